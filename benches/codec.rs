@@ -1,0 +1,2 @@
+//! codec
+fn main() {}

@@ -1,0 +1,2 @@
+//! publication
+fn main() {}

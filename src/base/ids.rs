@@ -1,0 +1,71 @@
+//! Identifiers. Newtypes, so that a slot is never taken for an offset.
+
+use foldhash::fast::FixedState;
+use std::fmt;
+use std::hash::BuildHasher;
+
+/// A thread of the mesh: shards are `0..shards`, the service thread is `shards`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u16);
+
+/// A connection: its slot in the ring's file table and the generation of that slot.
+///
+/// The slot is reused, the pair is not (until the 24-bit generation wraps): a completion that
+/// carries an old generation belongs to a connection that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// Index into the ring's registered file table and into the shard's connection slab.
+    pub slot: u32,
+    /// Counts the uses of the slot; 24 bits.
+    pub generation: u32,
+}
+
+impl ConnId {
+    /// The bits of `generation` that are kept.
+    pub const GENERATION_MASK: u32 = (1 << 24) - 1;
+}
+
+/// A view of a room on one shard: index and generation, as [`ConnId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ViewId {
+    /// Index into the shard's views.
+    pub index: u32,
+    /// Counts the uses of the index.
+    pub generation: u32,
+}
+
+/// Position of a publication in its room: 1 is the first, 0 means none yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Offset(pub u64);
+
+/// Incarnation of a room's history: offsets of different epochs are not comparable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Epoch(pub u32);
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Finds the home of a room. All threads of a process share the seed; it is random, so that nobody
+/// outside can choose names that land on one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomHasher {
+    seed: u64,
+    shards: u16,
+}
+
+impl RoomHasher {
+    /// A hasher for `shards` shards (at least 1).
+    pub fn new(seed: u64, shards: u16) -> Self {
+        assert!(shards > 0, "a process has at least one shard");
+        Self { seed, shards }
+    }
+
+    /// The shard whose room `name` is: `hash(name) % shards`.
+    pub fn home(&self, name: &str) -> NodeId {
+        let hash = FixedState::with_seed(self.seed).hash_one(name.as_bytes());
+        NodeId((hash % u64::from(self.shards)) as u16)
+    }
+}

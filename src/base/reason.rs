@@ -1,0 +1,148 @@
+//! Why a connection ends and why something is discarded: closed vocabularies, one table each.
+//!
+//! A reason is also a metric label, so the set is fixed; there is no variant with free text.
+
+/// Why a client's connection ends. [`CloseReason::code`] and [`CloseReason::text`] go into the close
+/// frame; SDKs reconnect unless the code is 3500–3999 or 1009.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The peer closed with a close frame; answered with its own code.
+    PeerClosed,
+    /// The peer's TCP stream ended or was reset without a close frame.
+    PeerVanished,
+    /// The upgrade request was refused with an HTTP status.
+    UpgradeRefused,
+    /// No complete upgrade request within its deadline.
+    UpgradeTimeout,
+    /// A page was served; the connection has done its work.
+    PageServed,
+    /// WebSocket protocol error: reserved bits, unmasked frame, bad opcode, bad close frame.
+    ProtocolError,
+    /// A text message or close reason that is not UTF-8.
+    InvalidUtf8,
+    /// A message beyond the size or fragment limit.
+    MessageTooBig,
+    /// A frame from a client that does not follow the client protocol.
+    BadRequest,
+    /// No successful `connect` in time.
+    Stale,
+    /// No answer to a ping.
+    NoPong,
+    /// What the client has to be sent outgrew its bounds, or a send made no progress.
+    Slow,
+    /// The kernel refused a send.
+    WriteError,
+    /// The server is going down; the client comes back elsewhere.
+    Shutdown,
+    /// `send` without anybody to receive it.
+    NotAvailable,
+    /// A fault of ours; the client comes back.
+    Internal,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of the discriminants.
+    pub const ALL: [Self; 16] = [
+        Self::PeerClosed,
+        Self::PeerVanished,
+        Self::UpgradeRefused,
+        Self::UpgradeTimeout,
+        Self::PageServed,
+        Self::ProtocolError,
+        Self::InvalidUtf8,
+        Self::MessageTooBig,
+        Self::BadRequest,
+        Self::Stale,
+        Self::NoPong,
+        Self::Slow,
+        Self::WriteError,
+        Self::Shutdown,
+        Self::NotAvailable,
+        Self::Internal,
+    ];
+
+    /// Close code (RFC 6455 section 7.4; 3000–3999 as the client protocol gives them). `None` where
+    /// no close frame can be sent.
+    pub fn code(self) -> Option<u16> {
+        match self {
+            Self::PeerClosed => Some(1000),
+            Self::PeerVanished | Self::UpgradeRefused | Self::UpgradeTimeout | Self::PageServed => {
+                None
+            }
+            Self::ProtocolError => Some(1002),
+            Self::InvalidUtf8 => Some(1007),
+            Self::MessageTooBig => Some(1009),
+            Self::BadRequest => Some(3501),
+            Self::Stale => Some(3502),
+            Self::NoPong => Some(3012),
+            Self::Slow => Some(3008),
+            Self::WriteError => Some(3009),
+            Self::Shutdown => Some(3001),
+            Self::NotAvailable => Some(3508),
+            Self::Internal => Some(3004),
+        }
+    }
+
+    /// The reason in the close frame: never empty, never JSON, at most 32 bytes, as SDKs require.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "closed by peer",
+            Self::PeerVanished => "connection closed",
+            Self::UpgradeRefused => "upgrade refused",
+            Self::UpgradeTimeout => "upgrade timeout",
+            Self::PageServed => "page served",
+            Self::ProtocolError => "protocol error",
+            Self::InvalidUtf8 => "invalid utf-8",
+            Self::MessageTooBig => "message size limit exceeded",
+            Self::BadRequest => "bad request",
+            Self::Stale => "stale",
+            Self::NoPong => "no pong",
+            Self::Slow => "slow",
+            Self::WriteError => "write error",
+            Self::Shutdown => "shutdown",
+            Self::NotAvailable => "not available",
+            Self::Internal => "internal server error",
+        }
+    }
+
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::PeerVanished => "peer_vanished",
+            Self::UpgradeRefused => "upgrade_refused",
+            Self::UpgradeTimeout => "upgrade_timeout",
+            Self::PageServed => "page_served",
+            Self::ProtocolError => "protocol_error",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::MessageTooBig => "message_too_big",
+            Self::BadRequest => "bad_request",
+            Self::Stale => "stale",
+            Self::NoPong => "no_pong",
+            Self::Slow => "slow",
+            Self::WriteError => "write_error",
+            Self::Shutdown => "shutdown",
+            Self::NotAvailable => "not_available",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_complete_and_fit_for_sdks() {
+        for (index, reason) in CloseReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "ALL is in discriminant order");
+            let text = reason.text();
+            assert!(!text.is_empty() && text.len() <= 32);
+            assert!(
+                serde_json::from_str::<serde_json::Value>(text).is_err(),
+                "{text} parses as JSON"
+            );
+        }
+    }
+}

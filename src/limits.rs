@@ -1,0 +1,166 @@
+//! Every bound of the broker in one place.
+//!
+//! A bound that an operator may change is a default here and a field of
+//! [`crate::config::Config`]; a bound that the design rests on is fixed here. Relations between
+//! bounds are asserted at compile time at the end of the file, each with the reason.
+
+/// Bytes of an HTTP upgrade request up to and including the empty line.
+pub const UPGRADE_BYTES_MAX: usize = 8 * 1024;
+/// Header fields of an HTTP upgrade request.
+pub const UPGRADE_HEADERS_MAX: usize = 64;
+/// Milliseconds from accept to a complete upgrade request: one absolute deadline, not per read.
+pub const UPGRADE_DEADLINE_MS: u64 = 5_000;
+/// Milliseconds from the upgrade to a successful `connect` command (close 3502).
+pub const STALE_DEADLINE_MS: u64 = 10_000;
+/// Milliseconds that a closing connection has to take our close frame and answer it.
+pub const CLOSE_DEADLINE_MS: u64 = 5_000;
+
+/// Payload bytes of one incoming WebSocket message, all fragments together (close 1009).
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Fragments of one incoming message, empty ones included.
+pub const MESSAGE_FRAGMENTS_MAX: u32 = 1_024;
+/// Payload bytes of a control frame (RFC 6455 section 5.5).
+pub const CONTROL_PAYLOAD_MAX: usize = 125;
+/// Bytes of a server-to-client WebSocket header: two bytes and a 64-bit length, never a mask.
+pub const SERVER_HEADER_MAX: usize = 10;
+/// Commands in one client message.
+pub const COMMANDS_PER_MESSAGE_MAX: usize = 1_024;
+
+/// Bytes of a room name.
+pub const ROOM_NAME_MAX: usize = 255;
+/// Rooms that one connection may be subscribed to (error 106).
+pub const SUBSCRIPTIONS_PER_CONN_MAX: usize = 128;
+/// Milliseconds between server pings.
+pub const PING_INTERVAL_MS: u64 = 25_000;
+/// Milliseconds that a client has to answer a ping (close 3012).
+pub const PONG_DEADLINE_MS: u64 = 8_000;
+/// Milliseconds that a send may stay in flight before its connection is closed as slow.
+pub const WRITE_TIMEOUT_MS: u64 = 10_000;
+
+/// Bytes of an upstream frame: `length` field excluded, everything after it included.
+pub const UPSTREAM_FRAME_MAX: usize = 1024 * 1024;
+/// Milliseconds that an upstream connection has for challenge, hello and welcome together.
+pub const UPSTREAM_OPENING_MS: u64 = 5_000;
+/// Rooms of one BROADCAST.
+pub const BROADCAST_ROOMS_MAX: usize = 1_024;
+/// Payload bytes of an upstream PING.
+pub const UPSTREAM_PING_MAX: usize = 64;
+/// Bytes of PUBLISH and BROADCAST frames that an upstream connection may have outstanding.
+pub const UPSTREAM_CREDIT_WINDOW: u64 = 4 * 1024 * 1024;
+/// Upstream connections at one time.
+pub const UPSTREAM_CONNS_MAX: usize = 1_024;
+
+/// Publications of history that a room keeps.
+pub const HISTORY_COUNT: usize = 64;
+/// Milliseconds that a publication stays in the history.
+pub const HISTORY_AGE_MS: u64 = 120_000;
+/// Payload bytes of history that a room keeps.
+pub const HISTORY_BYTES: usize = 64 * 1024;
+/// Idempotency keys that a room remembers.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 256;
+/// Milliseconds that a room remembers an idempotency key.
+pub const IDEMPOTENCY_AGE_MS: u64 = 120_000;
+/// Rooms whose home one shard is, with or without subscribers.
+pub const HOMES_PER_SHARD_MAX: usize = 1 << 20;
+/// Milliseconds after which a home without subscribers, history and keys is forgotten.
+pub const HOME_IDLE_MS: u64 = 300_000;
+
+/// Bytes that a room's tail may hold for subscribers that lag.
+pub const TAIL_BYTES: usize = 1024 * 1024;
+/// Milliseconds that the tail holds for subscribers that lag.
+pub const TAIL_AGE_MS: u64 = 10_000;
+/// Bytes of all tails of one shard; above it a room keeps only its newest chunk.
+pub const TAILS_BYTES_PER_SHARD: usize = 256 * 1024 * 1024;
+/// Bytes of the smallest and the largest pooled tail chunk. A larger publication has a chunk of its own.
+pub const CHUNK_BYTES_MIN: usize = 1024;
+/// See [`CHUNK_BYTES_MIN`].
+pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of free chunks that one shard keeps for reuse.
+pub const CHUNK_POOL_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of replies and pushes for one connection only that may wait for its socket (close 3008).
+pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// Ranges that one send covers; what a connection has beyond them follows in its next send.
+pub const SEND_PARTS_MAX: usize = 16;
+
+/// Shards of one process.
+pub const SHARDS_MAX: usize = 255;
+/// Bytes of one lane. Address space until used: an empty lane restarts at its first page.
+pub const LANE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes by which a frame between cores may exceed its payload: room name, key, publisher, archive.
+pub const LANE_FRAME_OVERHEAD: usize = 1024;
+/// Bytes of the largest frame between cores.
+pub const LANE_FRAME_MAX: usize = UPSTREAM_FRAME_MAX + LANE_FRAME_OVERHEAD;
+/// Frames that a shard takes from one lane in one turn before it looks after its sockets.
+pub const LANE_FRAMES_PER_TURN: usize = 1_024;
+
+/// Slots of one ring's file table, when the descriptor limit allows as many.
+pub const SLOTS_PER_SHARD_MAX: usize = 1 << 20;
+/// Slots kept free above the connection limit, to say 503 instead of leaving a client waiting.
+pub const REFUSAL_SLOTS: usize = 64;
+/// One-shot accepts armed at one time, each with an address of its own.
+pub const ACCEPTS_ARMED: usize = 64;
+/// Entries of a shard's submission queue.
+pub const SUBMISSION_ENTRIES: u32 = 4_096;
+/// Entries of a shard's completion queue.
+pub const COMPLETION_ENTRIES: u32 = 32_768;
+/// Receive buffers of one shard, loaned to the kernel (a power of two, at most 32,768).
+pub const RECV_BUFFERS: usize = 1_024;
+/// Bytes of one receive buffer.
+pub const RECV_BUFFER_BYTES: usize = 2 * 1024;
+/// Completions reaped in one turn before lanes and timers have theirs.
+pub const COMPLETIONS_PER_TURN: usize = 4_096;
+/// Milliseconds of one timer wheel tick.
+pub const TICK_MS: u64 = 32;
+/// Milliseconds that an idle shard sleeps at most, so that its liveness shows in `/health`.
+pub const IDLE_WAIT_MS: u64 = 250;
+/// Milliseconds without a turn after which a shard is reported as stalled.
+pub const STALL_MS: u64 = 1_000;
+
+/// Bytes that handling one receive may put into one lane: every received byte may belong to a
+/// publish command, and each command of the message may also ask for a room.
+pub const RECV_OUTPUT_MAX: usize = 1024 * 1024;
+
+const _: () = assert!(
+    COMPLETION_ENTRIES >= 4 * SUBMISSION_ENTRIES,
+    "a turn's sends complete at once"
+);
+const _: () = assert!(
+    LANE_BYTES >= 2 * LANE_FRAME_MAX,
+    "a frame must fit on either side of the wrap"
+);
+const _: () = assert!(
+    LANE_BYTES >= 2 * RECV_OUTPUT_MAX,
+    "one receive must fit an empty lane"
+);
+const _: () = assert!(
+    RECV_OUTPUT_MAX
+        >= MESSAGE_BYTES_MAX
+            + RECV_BUFFER_BYTES
+            + COMMANDS_PER_MESSAGE_MAX * (LANE_FRAME_OVERHEAD - 256),
+    "the commands of one message and one buffer must fit the reserved output"
+);
+const _: () = assert!(
+    RECV_BUFFERS.is_power_of_two() && RECV_BUFFERS <= 32_768,
+    "kernel limit"
+);
+const _: () = assert!(
+    PONG_DEADLINE_MS < PING_INTERVAL_MS,
+    "one ping outstanding at a time"
+);
+const _: () = assert!(
+    CONTROL_BYTES_MAX >= 2 * MESSAGE_BYTES_MAX,
+    "a full message's replies fit"
+);
+const _: () = assert!(
+    UPSTREAM_CREDIT_WINDOW as usize >= 2 * UPSTREAM_FRAME_MAX,
+    "credit covers a frame"
+);
+const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
+const _: () = assert!(
+    TAIL_BYTES >= 2 * CHUNK_BYTES_MAX,
+    "a tail holds more than its newest chunk"
+);
+const _: () = assert!(
+    ROOM_NAME_MAX < LANE_FRAME_OVERHEAD / 2,
+    "a name fits a frame's overhead"
+);

@@ -1,0 +1,2 @@
+//! The ringcast binary.
+fn main() {}
