@@ -1,6 +1,7 @@
 //! What every layer may use: identifiers, slabs, timers, reasons, counters. Nothing here knows of
 //! sockets, rooms or protocols.
 
+pub mod chunk;
 pub mod content;
 pub mod ids;
 pub mod reason;
