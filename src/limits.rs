@@ -8,6 +8,10 @@
 pub const UPGRADE_BYTES_MAX: usize = 8 * 1024;
 /// Header fields of an HTTP upgrade request.
 pub const UPGRADE_HEADERS_MAX: usize = 64;
+/// Subprotocols that an upgrade request may offer.
+pub const UPGRADE_PROTOCOLS_MAX: usize = 16;
+/// Seconds in `Retry-After` of an answer that refuses for want of room.
+pub const REFUSAL_RETRY_AFTER_S: u32 = 5;
 /// Milliseconds from accept to a complete upgrade request: one absolute deadline, not per read.
 pub const UPGRADE_DEADLINE_MS: u64 = 5_000;
 /// Milliseconds from the upgrade to a successful `connect` command (close 3502).

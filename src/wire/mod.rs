@@ -6,3 +6,4 @@ pub mod http;
 pub mod mask;
 pub mod message;
 pub mod upstream;
+pub mod utf8;
