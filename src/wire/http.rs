@@ -1,1 +1,452 @@
-//! http
+//! The HTTP request that opens a connection, and the answers to it (RFC 9112, RFC 6455 section 4).
+//!
+//! A head is looked through once, byte by byte as it arrives, for its end and for what cannot be a
+//! request; it is parsed once, when it is whole. When it arrives in one piece it is never copied.
+//!
+//! One connection is one request: every refusal and every page closes the connection, bodies are
+//! not read, and a request that declares one is refused, so nothing can hide behind the head. Bytes
+//! behind an upgrade's head are frames, once the caller has answered 101. Where HTTP lets a server
+//! be lenient, this one is not: proxies in front may read a doubtful head otherwise.
+
+use crate::limits::{
+    REFUSAL_RETRY_AFTER_S, UPGRADE_BYTES_MAX, UPGRADE_HEADERS_MAX, UPGRADE_PROTOCOLS_MAX,
+};
+use tungstenite::handshake::derive_accept_key;
+
+/// What has come in of a request's head. Holds no memory until a head comes in parts.
+#[derive(Debug, Default)]
+pub struct RequestHead {
+    /// The head so far; empty while it may still arrive in one piece.
+    buffer: Vec<u8>,
+    scan: Scan,
+}
+
+/// What the bytes so far amount to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeadStep {
+    /// The head is not whole yet.
+    More,
+    /// A WebSocket upgrade that keeps all rules; path, origin and protocols are the caller's choice.
+    Upgrade(Upgrade),
+    /// A GET that does not ask for WebSocket.
+    Get {
+        /// The target up to the query, not decoded.
+        path: String,
+    },
+    /// The request is refused; the text says what was expected and goes to [`write_refusal`].
+    Refuse(Refusal, &'static str),
+}
+
+/// An upgrade request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The target up to the query, not decoded.
+    pub path: String,
+    /// The target behind the first `?`, not decoded.
+    pub query: Option<String>,
+    /// The `Origin` header: browsers always send it.
+    pub origin: Option<String>,
+    /// Value of `Sec-WebSocket-Accept` that answers the request's key.
+    pub accept: [u8; 28],
+    /// Offered subprotocols, each a token, in the client's order of preference, none twice.
+    pub protocols: Vec<String>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// 400: not a valid request or not a valid upgrade.
+    BadRequest,
+    /// 403: the origin is not allowed.
+    Forbidden,
+    /// 404: nothing has this path.
+    NotFound,
+    /// 405: only GET is served.
+    MethodNotAllowed,
+    /// 426: a WebSocket version other than 13.
+    VersionNotSupported,
+    /// 431: more bytes or header fields than [`UPGRADE_BYTES_MAX`] and [`UPGRADE_HEADERS_MAX`].
+    HeadTooLarge,
+    /// 503: no room for another connection.
+    Overloaded,
+    /// 505: an HTTP version other than 1.1.
+    HttpVersionNotSupported,
+}
+
+impl RequestHead {
+    /// Nothing received.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes received bytes: how many of `input` belong to the head, and what it is so far. After
+    /// any step but [`HeadStep::More`] the head is done with and the rest of `input` is not HTTP.
+    pub fn feed(&mut self, input: &[u8]) -> (usize, HeadStep) {
+        let before = self.buffer.len();
+        let taken = &input[..input.len().min(UPGRADE_BYTES_MAX - before)];
+        let bytes = if before == 0 {
+            taken
+        } else {
+            self.buffer.extend_from_slice(taken);
+            &self.buffer
+        };
+        let (end, step) = match self.scan.advance(bytes) {
+            Ok(Some(end)) => (end, parse(&bytes[..end])),
+            Err((refusal, expected)) => (bytes.len(), HeadStep::Refuse(refusal, expected)),
+            Ok(None) if bytes.len() == UPGRADE_BYTES_MAX => {
+                let expected = "request head of at most 8192 bytes expected";
+                (
+                    bytes.len(),
+                    HeadStep::Refuse(Refusal::HeadTooLarge, expected),
+                )
+            }
+            Ok(None) => {
+                if before == 0 {
+                    self.buffer.extend_from_slice(taken);
+                }
+                return (taken.len(), HeadStep::More);
+            }
+        };
+        *self = Self::default();
+        (end - before, step)
+    }
+}
+
+type Refused = (Refusal, &'static str);
+
+/// Where the search for the end of a head stands.
+#[derive(Debug, Default)]
+struct Scan {
+    /// Bytes looked at.
+    scanned: usize,
+    /// Where the current line begins; at most `scanned`.
+    line_start: usize,
+    /// Lines that have ended.
+    lines: usize,
+}
+
+impl Scan {
+    /// Looks at the bytes of `head` that are new: the length of the head when its empty line is
+    /// there.
+    fn advance(&mut self, head: &[u8]) -> Result<Option<usize>, Refused> {
+        if self.scanned == 0 && head.first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
+            // TLS, or no HTTP at all: no need to wait for a line that may never end.
+            return bad("HTTP request over plain TCP expected");
+        }
+        while let Some(found) = head[self.scanned..].iter().position(|&byte| byte == b'\n') {
+            let line_feed = self.scanned + found;
+            let line = &head[self.line_start..line_feed];
+            self.scanned = line_feed + 1;
+            self.line_start = self.scanned;
+            self.lines += 1;
+            match line {
+                b"\r" => return Ok(Some(self.scanned)),
+                [b' ' | b'\t', ..] => return bad("header fields of one line expected"),
+                [inside @ .., b'\r'] if !inside.contains(&b'\r') => {}
+                _ => return bad("lines that end with CR LF expected"),
+            }
+            if self.lines > UPGRADE_HEADERS_MAX + 1 {
+                let expected = "request head of at most 64 fields expected";
+                return Err((Refusal::HeadTooLarge, expected));
+            }
+        }
+        self.scanned = head.len();
+        Ok(None)
+    }
+}
+
+fn bad<T>(expected: &'static str) -> Result<T, Refused> {
+    Err((Refusal::BadRequest, expected))
+}
+
+/// A whole head, up to and including its empty line.
+fn parse(head: &[u8]) -> HeadStep {
+    parse_request(head).unwrap_or_else(|(refusal, expected)| HeadStep::Refuse(refusal, expected))
+}
+
+fn parse_request(head: &[u8]) -> Result<HeadStep, Refused> {
+    let mut headers = [httparse::EMPTY_HEADER; UPGRADE_HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(end)) if end == head.len() => {}
+        Err(httparse::Error::Version) => return http_version(),
+        Err(httparse::Error::TooManyHeaders) => {
+            let expected = "request head of at most 64 fields expected";
+            return Err((Refusal::HeadTooLarge, expected));
+        }
+        Ok(_) | Err(_) => return bad("HTTP/1.1 request expected"),
+    }
+    let (Some(method), Some(target), Some(version)) =
+        (request.method, request.path, request.version)
+    else {
+        return bad("HTTP/1.1 request expected");
+    };
+    if version != 1 {
+        return http_version();
+    }
+    if method != "GET" {
+        return Err((Refusal::MethodNotAllowed, "GET expected"));
+    }
+    let (path, query) = split_target(target)?;
+    let fields = Fields::collect(request.headers)?;
+    if !fields.asks_for_websocket() {
+        return Ok(HeadStep::Get {
+            path: path.to_owned(),
+        });
+    }
+    fields.upgrade(path, query).map(HeadStep::Upgrade)
+}
+
+fn http_version<T>() -> Result<T, Refused> {
+    Err((Refusal::HttpVersionNotSupported, "HTTP/1.1 expected"))
+}
+
+/// Path and query of a target in origin form (RFC 9112 section 3.2.1), the only form served.
+fn split_target(target: &str) -> Result<(&str, Option<&str>), Refused> {
+    let is_plain = target
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if !target.starts_with('/') || !is_plain {
+        return bad("request target in origin form expected: /path?query");
+    }
+    Ok(match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    })
+}
+
+/// The header fields that matter here.
+#[derive(Default)]
+struct Fields<'h> {
+    host: Option<&'h str>,
+    key: Option<&'h str>,
+    version: Option<&'h str>,
+    origin: Option<&'h str>,
+    upgrade_has_websocket: bool,
+    connection_has_upgrade: bool,
+    /// Any `Sec-WebSocket-*` field: the client means WebSocket, even if it does not say so rightly.
+    has_websocket_fields: bool,
+    protocols: Vec<&'h str>,
+}
+
+impl<'h> Fields<'h> {
+    fn collect(headers: &[httparse::Header<'h>]) -> Result<Self, Refused> {
+        let mut fields = Self::default();
+        for header in headers {
+            fields.take(header.name, header.value)?;
+        }
+        match fields.host {
+            Some(host) if host_is_plain(host) => Ok(fields),
+            _ => bad("one Host field expected"),
+        }
+    }
+
+    fn take(&mut self, name: &str, value: &'h [u8]) -> Result<(), Refused> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        if is("host") {
+            set_once(&mut self.host, value, "one Host field expected")?;
+        } else if is("content-length") {
+            if value.trim_ascii() != b"0" {
+                return bad("request without a body expected");
+            }
+        } else if is("transfer-encoding") {
+            return bad("request without a body expected");
+        } else if is("connection") {
+            self.connection_has_upgrade |= list_has(value, b"upgrade");
+        } else if is("upgrade") {
+            self.upgrade_has_websocket |= list_has(value, b"websocket");
+        } else if is("origin") {
+            set_once(&mut self.origin, value, "at most one Origin field expected")?;
+        } else if is("sec-websocket-key") {
+            set_once(&mut self.key, value, "one Sec-WebSocket-Key field expected")?;
+        } else if is("sec-websocket-version") {
+            set_once(
+                &mut self.version,
+                value,
+                "one Sec-WebSocket-Version field expected",
+            )?;
+        } else if is("sec-websocket-protocol") {
+            self.take_protocols(value)?;
+        }
+        const WEBSOCKET_PREFIX: &str = "sec-websocket-";
+        self.has_websocket_fields |= name
+            .get(..WEBSOCKET_PREFIX.len())
+            .is_some_and(|prefix| prefix.eq_ignore_ascii_case(WEBSOCKET_PREFIX));
+        Ok(())
+    }
+
+    /// One field of offered subprotocols. A client may send it empty when it offers none.
+    fn take_protocols(&mut self, value: &'h [u8]) -> Result<(), Refused> {
+        for protocol in list(value) {
+            if !is_token(protocol) || self.protocols.len() == UPGRADE_PROTOCOLS_MAX {
+                return bad("Sec-WebSocket-Protocol of at most 16 tokens expected");
+            }
+            let Ok(protocol) = std::str::from_utf8(protocol) else {
+                return bad("Sec-WebSocket-Protocol of at most 16 tokens expected");
+            };
+            if self.protocols.contains(&protocol) {
+                return bad("Sec-WebSocket-Protocol without repetition expected");
+            }
+            self.protocols.push(protocol);
+        }
+        Ok(())
+    }
+
+    fn asks_for_websocket(&self) -> bool {
+        self.upgrade_has_websocket || self.has_websocket_fields
+    }
+
+    /// The rules of RFC 6455 section 4.2.1.
+    fn upgrade(self, path: &str, query: Option<&str>) -> Result<Upgrade, Refused> {
+        if !self.upgrade_has_websocket {
+            return bad("Upgrade: websocket expected");
+        }
+        if !self.connection_has_upgrade {
+            return bad("Connection: Upgrade expected");
+        }
+        match self.version {
+            Some("13") => {}
+            Some(_) => {
+                let expected = "Sec-WebSocket-Version: 13 expected";
+                return Err((Refusal::VersionNotSupported, expected));
+            }
+            None => return bad("Sec-WebSocket-Version: 13 expected"),
+        }
+        let key = match self.key {
+            Some(key) if key_is_valid(key.as_bytes()) => key,
+            _ => return bad("Sec-WebSocket-Key of 16 bytes in base64 expected"),
+        };
+        let mut accept = [0; 28];
+        for (to, from) in accept
+            .iter_mut()
+            .zip(derive_accept_key(key.as_bytes()).bytes())
+        {
+            *to = from;
+        }
+        Ok(Upgrade {
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            origin: self.origin.map(str::to_owned),
+            accept,
+            protocols: self.protocols.into_iter().map(str::to_owned).collect(),
+        })
+    }
+}
+
+/// Sets a field that may come once.
+fn set_once<'h>(
+    field: &mut Option<&'h str>,
+    value: &'h [u8],
+    expected: &'static str,
+) -> Result<(), Refused> {
+    let value = value.trim_ascii();
+    match std::str::from_utf8(value) {
+        Ok(value) if field.is_none() && value.is_ascii() => {
+            *field = Some(value);
+            Ok(())
+        }
+        _ => bad(expected),
+    }
+}
+
+/// Whether a `Host` value has only what an authority without user information may have.
+fn host_is_plain(host: &str) -> bool {
+    !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte))
+}
+
+/// The elements of a comma list, without the empty ones (RFC 9110 section 5.6.1).
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+fn list_has(value: &[u8], token: &[u8]) -> bool {
+    list(value).any(|element| element.eq_ignore_ascii_case(token))
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// Base64 of 16 bytes: 22 digits and two pads. Unused bits of the last digit may be anything, as
+/// the key is only ever hashed as text.
+fn key_is_valid(key: &[u8]) -> bool {
+    let Some((digits, pads)) = key.split_last_chunk::<2>() else {
+        return false;
+    };
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    pads == b"==" && digits.len() == 22 && digits.iter().all(is_digit)
+}
+
+/// Appends the answer that accepts an upgrade. `protocol` is one of those that were offered.
+pub fn write_switching_protocols(out: &mut Vec<u8>, accept: &[u8; 28], protocol: Option<&str>) {
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: ",
+    );
+    out.extend_from_slice(accept);
+    if let Some(protocol) = protocol {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+        out.extend_from_slice(protocol.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Appends a whole answer that refuses a request; `detail` becomes its body. The caller closes the
+/// connection behind it.
+pub fn write_refusal(out: &mut Vec<u8>, refusal: Refusal, detail: &str) {
+    let (status, field) = match refusal {
+        Refusal::BadRequest => ("400 Bad Request", ""),
+        Refusal::Forbidden => ("403 Forbidden", ""),
+        Refusal::NotFound => ("404 Not Found", ""),
+        Refusal::MethodNotAllowed => ("405 Method Not Allowed", "Allow: GET\r\n"),
+        Refusal::VersionNotSupported => (
+            "426 Upgrade Required",
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
+        ),
+        Refusal::HeadTooLarge => ("431 Request Header Fields Too Large", ""),
+        Refusal::Overloaded => ("503 Service Unavailable", ""),
+        Refusal::HttpVersionNotSupported => ("505 HTTP Version Not Supported", ""),
+    };
+    write_status(out, status);
+    out.extend_from_slice(field.as_bytes());
+    if refusal == Refusal::Overloaded {
+        write_field(out, "Retry-After", REFUSAL_RETRY_AFTER_S as usize);
+    }
+    write_field(out, "Content-Length", detail.len() + 1);
+    out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n");
+    out.extend_from_slice(detail.as_bytes());
+    out.push(b'\n');
+}
+
+/// Appends a whole answer with a page. The caller closes the connection behind it.
+pub fn write_page(out: &mut Vec<u8>, content_type: &str, body: &[u8]) {
+    write_status(out, "200 OK");
+    out.extend_from_slice(b"Content-Type: ");
+    out.extend_from_slice(content_type.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write_field(out, "Content-Length", body.len());
+    out.extend_from_slice(b"Cache-Control: no-cache\r\nConnection: close\r\n\r\n");
+    out.extend_from_slice(body);
+}
+
+fn write_status(out: &mut Vec<u8>, status: &str) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: usize) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}

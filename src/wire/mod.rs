@@ -5,4 +5,6 @@ pub mod frame;
 pub mod http;
 pub mod mask;
 pub mod message;
+pub mod payload;
 pub mod upstream;
+pub mod utf8;
