@@ -1,1 +1,13 @@
-//! room
+//! Rooms without sockets: state machines that take values and time and return values.
+//!
+//! A room has one [`home::Home`] in the process, its sequencer, and one [`view::View`] on every
+//! shard that has subscribers. The view's [`tail::Tail`] holds the encoded bytes that its
+//! subscribers still have to be sent; a subscriber is a cursor into it. [`session::Session`] is one
+//! client's side of the client protocol.
+
+pub mod history;
+pub mod home;
+pub mod recent;
+pub mod session;
+pub mod tail;
+pub mod view;
