@@ -5,16 +5,16 @@ use std::time::Duration;
 
 /// CPU time of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cpu {
+pub(crate) struct Cpu {
     /// Time on a core, nanoseconds.
-    pub run_ns: u64,
+    pub(crate) run_ns: u64,
     /// Time in which it could have run and another thread had the core, nanoseconds.
-    pub queued_ns: u64,
+    pub(crate) queued_ns: u64,
 }
 
 impl Cpu {
     /// What was used since `before`.
-    pub fn since(self, before: Self) -> Self {
+    pub(crate) fn since(self, before: Self) -> Self {
         Self {
             run_ns: self.run_ns.saturating_sub(before.run_ns),
             queued_ns: self.queued_ns.saturating_sub(before.queued_ns),
@@ -24,19 +24,19 @@ impl Cpu {
 
 /// One reading of a process.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// All its threads; finer than the ticks of user and system time.
-    pub cpu: Cpu,
+    pub(crate) cpu: Cpu,
     /// User time, in ticks of 10 ms.
-    pub user: Duration,
+    pub(crate) user: Duration,
     /// System time, in ticks of 10 ms.
-    pub system: Duration,
+    pub(crate) system: Duration,
     /// Resident memory (VmRSS), bytes.
-    pub rss_bytes: u64,
+    pub(crate) rss_bytes: u64,
 }
 
 /// Reads the process `pid`.
-pub fn read_process(pid: u32) -> io::Result<Reading> {
+pub(crate) fn read_process(pid: u32) -> io::Result<Reading> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let (user_ticks, system_ticks) = parse_stat(&stat).ok_or_else(unreadable)?;
@@ -61,19 +61,19 @@ pub fn read_process(pid: u32) -> io::Result<Reading> {
 }
 
 /// Reads a thread of this process.
-pub fn read_thread(tid: u32) -> io::Result<Cpu> {
+pub(crate) fn read_thread(tid: u32) -> io::Result<Cpu> {
     let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat"))?;
     parse_schedstat(&text).ok_or_else(unreadable)
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC, the clock of the driver.
-pub fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Raises the soft descriptor limit to the hard one; the result is the limit now.
-pub fn raise_descriptor_limit() -> u64 {
+pub(crate) fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -106,7 +106,9 @@ fn parse_schedstat(text: &str) -> Option<Cpu> {
 }
 
 fn parse_rss(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

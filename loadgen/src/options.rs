@@ -12,15 +12,15 @@ use std::time::Duration;
 /// 2: the run could not take place.
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version)]
-pub struct Options {
+pub(crate) struct Options {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The scenarios.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Connect, subscribe, publish, and check every delivery
     Fanout(Fanout),
     /// Connect, subscribe and hold: memory per connection, pings, unexpected closes
@@ -31,130 +31,130 @@ pub enum Command {
 
 /// Options of `fanout`.
 #[derive(Clone, Debug, Args)]
-pub struct Fanout {
+pub(crate) struct Fanout {
     #[command(flatten)]
-    pub clients: Clients,
+    pub(crate) clients: Clients,
     #[command(flatten)]
-    pub publications: Publications,
+    pub(crate) publications: Publications,
     /// Publications per second in all, on a schedule that does not wait for the broker; without it
     /// as fast as the broker's credit allows
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
-    pub rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
     /// Publications that are due at the same time; the rate stays the same
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub burst: u32,
+    pub(crate) burst: u32,
     /// Clients that subscribe, then never read; they are not expected to get anything
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000))]
-    pub slow_readers: u32,
+    pub(crate) slow_readers: u32,
     /// Give up when nothing has been delivered for this long
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration)]
-    pub grace: Duration,
+    pub(crate) grace: Duration,
 }
 
 /// Options of `idle`.
 #[derive(Clone, Debug, Args)]
-pub struct Idle {
+pub(crate) struct Idle {
     #[command(flatten)]
-    pub clients: Clients,
+    pub(crate) clients: Clients,
     /// How long to hold the connections
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
-    pub hold: Duration,
+    pub(crate) hold: Duration,
     /// Accepted, so that one set of options serves `fanout` and `idle`; nothing is published
     #[arg(long, hide = true, value_name = "ADDR")]
-    pub upstream: Option<SocketAddr>,
+    pub(crate) upstream: Option<SocketAddr>,
 }
 
 /// Options of `publish`.
 #[derive(Clone, Debug, Args)]
-pub struct Publish {
+pub(crate) struct Publish {
     #[command(flatten)]
-    pub publications: Publications,
+    pub(crate) publications: Publications,
     /// Rooms to publish to, in turn
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = rooms())]
-    pub rooms: u32,
+    pub(crate) rooms: u32,
     /// Acknowledgement to ask for on every publication
     #[arg(long, default_value = "none")]
-    pub ack: Ack,
+    pub(crate) ack: Ack,
     /// Process to read CPU time and memory of
     #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
+    pub(crate) server_pid: Option<u32>,
     /// Print one JSON object instead of the summary
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Who connects, and how.
 #[derive(Clone, Debug, Args)]
-pub struct Clients {
+pub(crate) struct Clients {
     /// Where the broker listens for clients
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDR")]
-    pub target: SocketAddrV4,
+    pub(crate) target: SocketAddrV4,
     /// Path of the WebSocket endpoint
     #[arg(long, default_value = "/connection/websocket", value_name = "PATH")]
-    pub path: String,
+    pub(crate) path: String,
     /// Connections in all
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// Rooms; connection i subscribes to room i modulo N
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = rooms())]
-    pub rooms: u32,
+    pub(crate) rooms: u32,
     /// Worker threads, one ring each; the default is one per core, or as many as the descriptor
     /// limit asks for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
-    pub workers: Option<u32>,
+    pub(crate) workers: Option<u32>,
     /// Cores for the workers, in turn; the default is all
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    pub cores: Vec<usize>,
+    pub(crate) cores: Vec<usize>,
     /// First two bytes of the source addresses; the others are worker and group of connections.
     /// The default is 127.0.0.0 for a loopback target, and no choice for any other
     #[arg(long, value_name = "IPV4")]
-    pub source_base: Option<Ipv4Addr>,
+    pub(crate) source_base: Option<Ipv4Addr>,
     /// Connections that one worker has under way at a time
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub in_flight: u32,
+    pub(crate) in_flight: u32,
     /// Give up when no connection has come up for this long
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration)]
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Quiet time between connecting and publishing; the server's memory is read at its end
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
-    pub settle: Duration,
+    pub(crate) settle: Duration,
     /// Process to read CPU time and memory of
     #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
+    pub(crate) server_pid: Option<u32>,
     /// Print one JSON object instead of the summary
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// What is published.
 #[derive(Clone, Debug, Args)]
-pub struct Publications {
+pub(crate) struct Publications {
     /// Where the broker listens for upstream services
     #[arg(long, default_value = "127.0.0.1:8001", value_name = "ADDR")]
-    pub upstream: SocketAddr,
+    pub(crate) upstream: SocketAddr,
     /// Publications to each room
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub messages: u32,
+    pub(crate) messages: u32,
     /// Bytes of one payload: a JSON string, its quotes included
     #[arg(long, default_value_t = 128, value_name = "BYTES", value_parser = parse_payload_bytes)]
-    pub payload: usize,
+    pub(crate) payload: usize,
     /// Key id and secret for the broker, when it asks for one
     #[arg(long, value_name = "ID:SECRET", value_parser = parse_key)]
-    pub key: Option<Key>,
+    pub(crate) key: Option<Key>,
 }
 
 /// How this service proves who it is.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub(crate) struct Key {
     /// Which secret.
-    pub id: String,
+    pub(crate) id: String,
     /// The secret.
-    pub secret: Vec<u8>,
+    pub(crate) secret: Vec<u8>,
 }
 
 /// Acknowledgement levels, by their names on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Ack {
+pub(crate) enum Ack {
     /// No acknowledgement.
     None,
     /// Queued on the node.
@@ -165,7 +165,7 @@ pub enum Ack {
 
 impl Ack {
     /// The protocol's level.
-    pub fn level(self) -> AckLevel {
+    pub(crate) fn level(self) -> AckLevel {
         match self {
             Self::None => AckLevel::None,
             Self::Accepted => AckLevel::Accepted,

@@ -12,7 +12,7 @@
 //! ```
 
 /// Bytes of the smallest payload.
-pub const PAYLOAD_BYTES_MIN: usize = 64;
+pub(crate) const PAYLOAD_BYTES_MIN: usize = 64;
 
 const RUN: usize = 3;
 const ROOM: usize = 7;
@@ -22,37 +22,40 @@ const DUE: usize = 29;
 const DELAY: usize = 45;
 const CHECK: usize = 53;
 const PADDING: usize = 61;
-const _: () = assert!(PADDING < PAYLOAD_BYTES_MIN, "all fields and the last quote fit");
+const _: () = assert!(
+    PADDING < PAYLOAD_BYTES_MIN,
+    "all fields and the last quote fit"
+);
 
 /// Rooms that the room field can name.
-pub const ROOMS_MAX: u32 = 1 << 24;
+pub(crate) const ROOMS_MAX: u32 = 1 << 24;
 
 const HEX: [u8; 16] = *b"0123456789abcdef";
 
 /// The fields of a payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// Which run of which publisher: publications of others are not ours to count.
-    pub run: u16,
+    pub(crate) run: u16,
     /// Number of the room, below [`ROOMS_MAX`].
-    pub room: u32,
+    pub(crate) room: u32,
     /// Position in the room, from 1 without gaps.
-    pub number: u32,
+    pub(crate) number: u32,
     /// Position among all publications of the run, from 0.
-    pub total: u32,
+    pub(crate) total: u32,
     /// When it should have been sent: nanoseconds of CLOCK_MONOTONIC.
-    pub due_ns: u64,
+    pub(crate) due_ns: u64,
     /// How much later than that it was handed to the socket, in microseconds.
-    pub delay_us: u32,
+    pub(crate) delay_us: u32,
 }
 
 /// Why a payload is not what a publisher made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damaged;
+pub(crate) struct Damaged;
 
 /// Makes payloads of one length.
 #[derive(Debug)]
-pub struct Maker {
+pub(crate) struct Maker {
     bytes: Vec<u8>,
     /// The alphabet over and over; padding starts at a letter that depends on the publication.
     letters: Vec<u8>,
@@ -60,8 +63,11 @@ pub struct Maker {
 
 impl Maker {
     /// A maker of payloads of `payload_bytes`, at least [`PAYLOAD_BYTES_MIN`].
-    pub fn new(payload_bytes: usize) -> Self {
-        assert!(payload_bytes >= PAYLOAD_BYTES_MIN, "checked with the options");
+    pub(crate) fn new(payload_bytes: usize) -> Self {
+        assert!(
+            payload_bytes >= PAYLOAD_BYTES_MIN,
+            "checked with the options"
+        );
         let mut bytes = vec![b'"'; payload_bytes];
         bytes[1..RUN].copy_from_slice(b"rc");
         Self {
@@ -71,7 +77,7 @@ impl Maker {
     }
 
     /// The payload with these fields, valid until the next call.
-    pub fn make(&mut self, stamp: &Stamp) -> &[u8] {
+    pub(crate) fn make(&mut self, stamp: &Stamp) -> &[u8] {
         let end = self.bytes.len() - 1;
         write_hex(&mut self.bytes[RUN..ROOM], u64::from(stamp.run));
         write_hex(&mut self.bytes[ROOM..NUMBER], u64::from(stamp.room));
@@ -88,7 +94,7 @@ impl Maker {
 }
 
 /// Reads and checks a payload of any length.
-pub fn read(payload: &[u8]) -> Result<Stamp, Damaged> {
+pub(crate) fn read(payload: &[u8]) -> Result<Stamp, Damaged> {
     let is_framed = payload.len() >= PAYLOAD_BYTES_MIN
         && payload.starts_with(b"\"rc")
         && payload.ends_with(b"\"");
