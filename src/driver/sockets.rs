@@ -70,6 +70,13 @@ pub enum Event {
     Bell,
 }
 
+impl Event {
+    /// Whether it is part of what a peer sent: these of one socket keep their order.
+    pub fn is_inbound(&self) -> bool {
+        matches!(self, Self::Received { .. } | Self::Ended { .. })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecvState {
     Idle,
@@ -254,6 +261,11 @@ impl<D: Driver> Sockets<D> {
     /// A vector for the parts of a send.
     pub fn spare_parts(&mut self) -> Vec<Part> {
         self.driver.spare_parts()
+    }
+
+    /// Takes back a vector that was not used.
+    pub fn return_parts(&mut self, parts: Vec<Part>) {
+        self.driver.return_parts(parts);
     }
 
     /// Rings the doorbell of a node.
