@@ -23,6 +23,8 @@ pub const MESSAGE_FRAGMENTS_MAX: u32 = 1_024;
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 /// Bytes of a server-to-client WebSocket header: two bytes and a 64-bit length, never a mask.
 pub const SERVER_HEADER_MAX: usize = 10;
+/// Nesting of arrays and objects in a JSON payload; parsers in SDKs give up at about 1,000.
+pub const JSON_DEPTH_MAX: usize = 128;
 /// Commands in one client message.
 pub const COMMANDS_PER_MESSAGE_MAX: usize = 1_024;
 
@@ -39,6 +41,8 @@ pub const WRITE_TIMEOUT_MS: u64 = 10_000;
 
 /// Bytes of an upstream frame: `length` field excluded, everything after it included.
 pub const UPSTREAM_FRAME_MAX: usize = 1024 * 1024;
+/// Bytes of a service name, a node name or a key id of the upstream protocol.
+pub const UPSTREAM_NAME_MAX: usize = 255;
 /// Milliseconds that an upstream connection has for challenge, hello and welcome together.
 pub const UPSTREAM_OPENING_MS: u64 = 5_000;
 /// Rooms of one BROADCAST.

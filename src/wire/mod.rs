@@ -5,4 +5,5 @@ pub mod frame;
 pub mod http;
 pub mod mask;
 pub mod message;
+pub mod payload;
 pub mod upstream;
