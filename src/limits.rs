@@ -54,6 +54,32 @@ pub const UPSTREAM_CREDIT_WINDOW: u64 = 4 * 1024 * 1024;
 /// Upstream connections at one time.
 pub const UPSTREAM_CONNS_MAX: usize = 1_024;
 
+/// Bytes of the largest frame before an upstream connection is welcome.
+pub const UPSTREAM_OPENING_BYTES: usize = 1024;
+/// Bytes that one read from an upstream connection may take: a batch of frames.
+pub const UPSTREAM_READ_BYTES: usize = 256 * 1024;
+/// Bytes of answers that may wait for an upstream's socket before nothing more is read from it.
+pub const UPSTREAM_OUTPUT_BYTES: usize = 256 * 1024;
+/// Acknowledged requests of one upstream connection that may wait for their answers.
+pub const UPSTREAM_PENDING_MAX: usize = 64 * 1024;
+/// Microseconds of the first pause of an upstream connection before a full lane.
+pub const UPSTREAM_PAUSE_US_MIN: u64 = 100;
+/// Microseconds of its longest pause.
+pub const UPSTREAM_PAUSE_US_MAX: u64 = 5_000;
+/// Milliseconds for which a closed upstream connection is read to its end, so that it gets the reason.
+pub const UPSTREAM_LINGER_MS: u64 = 1_000;
+
+/// Connections to one admin listener at one time.
+pub const ADMIN_CONNS_MAX: usize = 64;
+/// Milliseconds for one admin request and its answer.
+pub const ADMIN_DEADLINE_MS: u64 = 10_000;
+/// Milliseconds between two looks at the shutdown flag.
+pub const SERVICE_TICK_MS: u64 = 100;
+/// Milliseconds that the service thread's tasks run before its ring is looked at.
+pub const SERVICE_PREEMPT_MS: u64 = 1;
+/// Milliseconds that a drain may take.
+pub const DRAIN_MS: u64 = 10_000;
+
 /// Publications of history that a room keeps.
 pub const HISTORY_COUNT: usize = 64;
 /// Milliseconds that a publication stays in the history.
@@ -158,6 +184,10 @@ const _: () = assert!(
 const _: () = assert!(
     UPSTREAM_CREDIT_WINDOW as usize >= 2 * UPSTREAM_FRAME_MAX,
     "credit covers a frame"
+);
+const _: () = assert!(
+    UPSTREAM_OPENING_BYTES >= 2 * UPSTREAM_NAME_MAX + 128,
+    "the longest HELLO fits the opening"
 );
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(

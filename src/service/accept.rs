@@ -2,6 +2,7 @@
 
 use super::readable::readable;
 use glommio::timer::sleep;
+use socket2::{SockRef, TcpKeepalive};
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -28,6 +29,8 @@ fn accept_waiting(listener: &TcpListener, take: &mut impl FnMut(TcpStream)) -> s
             Ok((stream, _)) => {
                 // Answers are small and flushed in batches; without this they wait for ACKs of TCP.
                 let _ = stream.set_nodelay(true);
+                // A host that vanished without a word is noticed after two minutes.
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive());
                 take(stream);
             }
             Err(error) => match error.kind() {
@@ -38,4 +41,11 @@ fn accept_waiting(listener: &TcpListener, take: &mut impl FnMut(TcpStream)) -> s
             },
         }
     }
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4)
 }

@@ -8,8 +8,7 @@ use super::acks::{Acks, Answered};
 use super::credit::Credit;
 use crate::base::stats::ServiceStats;
 use crate::base::{Content, RoomHasher};
-use crate::mesh::frames::{Publish, Publisher, ReplyTo, Request};
-use crate::mesh::lanes::{LaneFull, Outlets};
+use crate::mesh::{LaneFull, Outlets, Publish, Publisher, ReplyTo, Request};
 use crate::wire::payload::payload_is_valid;
 use crate::wire::upstream::{AckLevel, DecodeError, ErrorCode, Frame, Recovery, Rooms};
 

@@ -34,7 +34,7 @@ mod upstream;
 use crate::base::RoomHasher;
 use crate::base::stats::{ServiceStats, Stats};
 use crate::limits;
-use crate::mesh::lanes::Port;
+use crate::mesh::Port;
 use glommio::{LocalExecutorBuilder, Placement};
 use node::Node;
 use std::cell::Cell;
@@ -157,6 +157,13 @@ struct Shared {
     draining: Cell<bool>,
 }
 
+impl Shared {
+    /// Milliseconds on the clock of the shards' `last_turn_ms`.
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
 /// Runs the service on the calling thread until it has drained, and says how that went.
 ///
 /// # Errors
@@ -178,7 +185,12 @@ pub fn run(setup: ServiceSetup) -> Result<Drained, ServiceError> {
 async fn serve(setup: ServiceSetup) -> Drained {
     let bell = Arc::clone(&setup.bells[usize::from(setup.port.id.0)]);
     let shared = Rc::new(Shared {
-        node: Node::new(setup.port, setup.rooms, setup.bells),
+        node: Node::new(
+            setup.port,
+            setup.rooms,
+            setup.bells,
+            Arc::clone(&setup.stats),
+        ),
         node_name: setup.node_name,
         keys: setup.keys,
         upstream_limits: setup.upstream_limits,
