@@ -30,6 +30,8 @@ pub const COMMANDS_PER_MESSAGE_MAX: usize = 1_024;
 
 /// Bytes of a room name.
 pub const ROOM_NAME_MAX: usize = 255;
+/// Bytes of a user's name, and of a connection's public client id.
+pub const USER_NAME_MAX: usize = 255;
 /// Rooms that one connection may be subscribed to (error 106).
 pub const SUBSCRIPTIONS_PER_CONN_MAX: usize = 128;
 /// Milliseconds between server pings.
@@ -116,6 +118,8 @@ pub const SEND_PARTS_MAX: usize = 16;
 pub const SHARDS_MAX: usize = 255;
 /// Bytes of one lane. Address space until used: an empty lane restarts at its first page.
 pub const LANE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a lap after which an empty lane goes back to its first page.
+pub const LANE_RESTART_BYTES: usize = 64 * 1024;
 /// Bytes by which a frame between cores may exceed its payload: room name, key, publisher, archive.
 pub const LANE_FRAME_OVERHEAD: usize = 1024;
 /// Bytes of the largest frame between cores.
@@ -159,6 +163,10 @@ const _: () = assert!(
     "a frame must fit on either side of the wrap"
 );
 const _: () = assert!(
+    LANE_BYTES >= 4 * LANE_RESTART_BYTES && LANE_BYTES.is_power_of_two(),
+    "an empty lane restarts before it has used up much of its lap"
+);
+const _: () = assert!(
     LANE_BYTES >= 2 * RECV_OUTPUT_MAX,
     "one receive must fit an empty lane"
 );
@@ -195,6 +203,6 @@ const _: () = assert!(
     "a tail holds more than its newest chunk"
 );
 const _: () = assert!(
-    ROOM_NAME_MAX < LANE_FRAME_OVERHEAD / 2,
-    "a name fits a frame's overhead"
+    ROOM_NAME_MAX + 2 * USER_NAME_MAX + 192 <= LANE_FRAME_OVERHEAD,
+    "the names fit a frame's overhead"
 );
