@@ -53,12 +53,47 @@ pub const UPSTREAM_NAME_MAX: usize = 255;
 pub const UPSTREAM_OPENING_MS: u64 = 5_000;
 /// Rooms of one BROADCAST.
 pub const BROADCAST_ROOMS_MAX: usize = 1_024;
+/// Bytes of a frame that the broker sends to an upstream, `length` field excluded: clients read into a
+/// buffer of fixed size.
+pub const UPSTREAM_ANSWER_MAX: usize = 4 * 1024;
 /// Payload bytes of an upstream PING.
 pub const UPSTREAM_PING_MAX: usize = 64;
 /// Bytes of PUBLISH and BROADCAST frames that an upstream connection may have outstanding.
 pub const UPSTREAM_CREDIT_WINDOW: u64 = 4 * 1024 * 1024;
 /// Upstream connections at one time.
 pub const UPSTREAM_CONNS_MAX: usize = 1_024;
+
+/// Bytes of encoded frames that the upstream client gathers before it writes them.
+pub const CLIENT_BUFFER_BYTES: usize = 64 * 1024;
+/// Milliseconds that the upstream client waits for an answer, for credit or for the broker to read.
+pub const CLIENT_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds after which a write that makes no progress looks whether answers have come in.
+pub const CLIENT_WRITE_SLICE_MS: u64 = 20;
+/// Bytes of the largest frame before an upstream connection is welcome.
+pub const UPSTREAM_OPENING_BYTES: usize = 1024;
+/// Bytes that one read from an upstream connection may take: a batch of frames.
+pub const UPSTREAM_READ_BYTES: usize = 256 * 1024;
+/// Bytes of answers that may wait for an upstream's socket before nothing more is read from it.
+pub const UPSTREAM_OUTPUT_BYTES: usize = 256 * 1024;
+/// Acknowledged requests of one upstream connection that may wait for their answers.
+pub const UPSTREAM_PENDING_MAX: usize = 64 * 1024;
+/// Microseconds of the first pause of an upstream connection before a full lane.
+pub const UPSTREAM_PAUSE_US_MIN: u64 = 100;
+/// Microseconds of its longest pause.
+pub const UPSTREAM_PAUSE_US_MAX: u64 = 5_000;
+/// Milliseconds for which a closed upstream connection is read to its end, so that it gets the reason.
+pub const UPSTREAM_LINGER_MS: u64 = 1_000;
+
+/// Connections to one admin listener at one time.
+pub const ADMIN_CONNS_MAX: usize = 64;
+/// Milliseconds for one admin request and its answer.
+pub const ADMIN_DEADLINE_MS: u64 = 10_000;
+/// Milliseconds between two looks at the shutdown flag.
+pub const SERVICE_TICK_MS: u64 = 100;
+/// Milliseconds that the service thread's tasks run before its ring is looked at.
+pub const SERVICE_PREEMPT_MS: u64 = 1;
+/// Milliseconds that a drain may take.
+pub const DRAIN_MS: u64 = 10_000;
 
 /// Publications of history that a room keeps.
 pub const HISTORY_COUNT: usize = 64;
@@ -121,6 +156,8 @@ pub const RECV_BUFFERS: usize = 1_024;
 pub const RECV_BUFFER_BYTES: usize = 2 * 1024;
 /// Completions reaped in one turn before lanes and timers have theirs.
 pub const COMPLETIONS_PER_TURN: usize = 4_096;
+/// Connections that wait for an accept on one listener; the kernel caps it at net.core.somaxconn.
+pub const LISTEN_BACKLOG: i32 = 4_096;
 /// Milliseconds of one timer wheel tick.
 pub const TICK_MS: u64 = 32;
 /// Milliseconds that an idle shard sleeps at most, so that its liveness shows in `/health`.
@@ -170,6 +207,13 @@ const _: () = assert!(
 const _: () = assert!(
     UPSTREAM_CREDIT_WINDOW as usize >= 2 * UPSTREAM_FRAME_MAX,
     "credit covers a frame"
+);
+const _: () = assert!(
+    UPSTREAM_ANSWER_MAX >= 16 + UPSTREAM_NAME_MAX + UPSTREAM_PING_MAX,
+    "every answer but a long error text fits by itself"
+=======
+    UPSTREAM_OPENING_BYTES >= 2 * UPSTREAM_NAME_MAX + 128,
+    "the longest HELLO fits the opening"
 );
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(

@@ -498,7 +498,8 @@ mod tests {
     fn a_message_holds_a_bounded_number_of_commands() {
         let full = "{}\n".repeat(COMMANDS_PER_MESSAGE_MAX);
         assert!(all(&full).iter().all(Result::is_ok));
-        let over = all(&format!("{full}{{}}"));
+        let message = format!("{full}{{}}");
+        let over = all(&message);
         assert_eq!(over.len(), COMMANDS_PER_MESSAGE_MAX + 1);
         assert_eq!(over.last(), Some(&Err(BadCommand::TooMany)));
     }
