@@ -211,7 +211,8 @@ const _: () = assert!(
 const _: () = assert!(
     UPSTREAM_ANSWER_MAX >= 16 + UPSTREAM_NAME_MAX + UPSTREAM_PING_MAX,
     "every answer but a long error text fits by itself"
-=======
+);
+const _: () = assert!(
     UPSTREAM_OPENING_BYTES >= 2 * UPSTREAM_NAME_MAX + 128,
     "the longest HELLO fits the opening"
 );

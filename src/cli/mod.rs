@@ -43,7 +43,10 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         None => {
             let defaults = Defaults::parse_from(["ringcast"]).serve;
-            serve::run(ServeFlags { demo: true, ..defaults })
+            serve::run(ServeFlags {
+                demo: true,
+                ..defaults
+            })
         }
         Some(Command::Serve(flags)) => serve::run(*flags),
         Some(Command::Pub(flags)) => publish::run(&flags),

@@ -53,7 +53,11 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--{} {}: expected {}", self.flag, self.value, self.expected)
+        write!(
+            f,
+            "--{} {}: expected {}",
+            self.flag, self.value, self.expected
+        )
     }
 }
 
@@ -77,9 +81,10 @@ impl Config {
             errors.push(ConfigError {
                 flag: "upstream",
                 value: flags.upstream.to_string(),
-                expected: "a loopback address, or keys (--upstream-key-file): without a key anybody \
+                expected:
+                    "a loopback address, or keys (--upstream-key-file): without a key anybody \
                            who reaches the port could publish"
-                    .into(),
+                        .into(),
             });
         }
         let mut origins = flags.allowed_origins;
@@ -116,7 +121,9 @@ impl Config {
 const HISTORY_COUNT_MAX: usize = 1_000_000;
 
 fn cores(list: Option<&str>, here: &[usize], errors: &mut Vec<ConfigError>) -> Vec<usize> {
-    let Some(list) = list else { return here.to_vec() };
+    let Some(list) = list else {
+        return here.to_vec();
+    };
     let parsed = raw::core_list(list);
     match parsed {
         Some(cores) if cores.iter().all(|core| here.contains(core)) => cores,
@@ -145,7 +152,9 @@ fn shards(shards: Option<usize>, cores: usize, errors: &mut Vec<ConfigError>) ->
 }
 
 fn keys(flags: &ServeFlags, errors: &mut Vec<ConfigError>) -> Vec<UpstreamKey> {
-    let Some(path) = &flags.upstream_key_file else { return Vec::new() };
+    let Some(path) = &flags.upstream_key_file else {
+        return Vec::new();
+    };
     let mut fail = |expected: String| {
         errors.push(ConfigError {
             flag: "upstream-key-file",
@@ -182,10 +191,15 @@ mod tests {
 
     #[test]
     fn every_error_is_reported_with_flag_value_and_what_was_expected() {
-        let errors = config("--shards 0 --cores 9 --upstream 0.0.0.0:1 --history-count 9999999").unwrap_err();
+        let errors = config("--shards 0 --cores 9 --upstream 0.0.0.0:1 --history-count 9999999")
+            .unwrap_err();
         let flags: Vec<_> = errors.iter().map(|error| error.flag).collect();
         assert_eq!(flags, ["cores", "shards", "history-count", "upstream"]);
-        assert!(errors[1].to_string().contains("--shards 0: expected 1 to 255"));
+        assert!(
+            errors[1]
+                .to_string()
+                .contains("--shards 0: expected 1 to 255")
+        );
     }
 
     #[test]

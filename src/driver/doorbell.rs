@@ -15,7 +15,12 @@ impl Doorbells {
     pub fn new(nodes: u16) -> io::Result<Self> {
         let flags = |node| {
             let last = node + 1 == nodes;
-            EventfdFlags::CLOEXEC | if last { EventfdFlags::NONBLOCK } else { EventfdFlags::empty() }
+            EventfdFlags::CLOEXEC
+                | if last {
+                    EventfdFlags::NONBLOCK
+                } else {
+                    EventfdFlags::empty()
+                }
         };
         let bells = (0..nodes).map(|node| Ok(Arc::new(eventfd(0, flags(node))?)));
         Ok(Self(bells.collect::<io::Result<_>>()?))

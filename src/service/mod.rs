@@ -37,6 +37,7 @@ use crate::limits;
 use crate::mesh::Port;
 use glommio::{LocalExecutorBuilder, Placement};
 use node::Node;
+use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::fmt;
 use std::net::TcpListener;
@@ -44,7 +45,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use drain::Drained;
 
@@ -79,8 +80,6 @@ pub struct ServiceSetup {
     pub bells: Vec<Arc<OwnedFd>>,
     /// Set when the process is to end.
     pub shutdown: Arc<AtomicBool>,
-    /// The instant from which the shards count `last_turn_ms`.
-    pub started: Instant,
     /// Room that is sent the demo page's figures every second.
     pub demo_room: Option<String>,
 }
@@ -96,7 +95,9 @@ pub struct Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +153,6 @@ struct Shared {
     upstream_limits: UpstreamLimits,
     shards: Vec<Arc<Stats>>,
     stats: Arc<ServiceStats>,
-    started: Instant,
     /// Set at the beginning of the drain, before anything else is done.
     draining: Cell<bool>,
 }
@@ -160,7 +160,8 @@ struct Shared {
 impl Shared {
     /// Milliseconds on the clock of the shards' `last_turn_ms`.
     fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        let now = clock_gettime(ClockId::Monotonic);
+        now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
     }
 }
 
@@ -170,7 +171,9 @@ impl Shared {
 /// When the executor cannot be made. Nothing has been accepted then.
 pub fn run(setup: ServiceSetup) -> Result<Drained, ServiceError> {
     for listener in setup.upstreams.iter().chain(&setup.admins) {
-        listener.set_nonblocking(true).map_err(ServiceError::Listener)?;
+        listener
+            .set_nonblocking(true)
+            .map_err(ServiceError::Listener)?;
     }
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name("service")
@@ -196,7 +199,6 @@ async fn serve(setup: ServiceSetup) -> Drained {
         upstream_limits: setup.upstream_limits,
         shards: setup.shards,
         stats: setup.stats,
-        started: setup.started,
         draining: Cell::new(false),
     });
     glommio::spawn_local(bell::answer(Rc::clone(&shared), bell)).detach();
