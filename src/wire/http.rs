@@ -8,6 +8,12 @@
 //! behind an upgrade's head are frames, once the caller has answered 101. Where HTTP lets a server
 //! be lenient, this one is not: proxies in front may read a doubtful head otherwise.
 
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz_upgrade;
+
 use crate::limits::{
     REFUSAL_RETRY_AFTER_S, UPGRADE_BYTES_MAX, UPGRADE_HEADERS_MAX, UPGRADE_PROTOCOLS_MAX,
 };

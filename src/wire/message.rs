@@ -8,6 +8,12 @@
 //! The same bytes give the same messages and the same error however reads cut them. Time and rates
 //! are not known here: how many frames a peer may send in a second is the caller's business.
 
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz_frames;
+
 use crate::limits::{MESSAGE_BYTES_MAX, MESSAGE_FRAGMENTS_MAX};
 use crate::wire::frame::{
     Expected, FrameError, FrameHeader, HEADER_BYTES_MAX, Opcode, Role, Violation,
@@ -376,4 +382,378 @@ fn take<'i>(input: &mut &'i mut [u8], count: usize) -> &'i mut [u8] {
     let (front, rest) = std::mem::take(input).split_at_mut(count);
     *input = rest;
     front
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fuzz::{Event, check_against_tungstenite, check_bounds, read, read_cut};
+    use super::*;
+    use crate::wire::frame::{write_client_frame, write_server_header};
+    use proptest::prelude::*;
+
+    const KEY: [u8; 4] = [0x12, 0xa4, 0x5f, 0x00];
+    const FIN: bool = true;
+
+    /// A frame from a client, with any FIN bit and opcode.
+    fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_client_frame(&mut out, opcode, KEY, payload);
+        if !fin {
+            out[0] &= 0x7f;
+        }
+        out
+    }
+
+    /// What a server makes of `frames`, whatever the reads.
+    fn events(frames: &[Vec<u8>]) -> Vec<Event> {
+        let stream = frames.concat();
+        let max = MESSAGE_BYTES_MAX as u32;
+        let whole = read(&stream, stream.len().max(1), Role::Server, max);
+        assert_eq!(read(&stream, 1, Role::Server, max), whole);
+        whole
+    }
+
+    fn text(text: &str) -> Event {
+        Event::Message(Opcode::Text, text.as_bytes().to_vec())
+    }
+
+    fn violation(violation: Violation) -> Event {
+        Event::Error(FrameError::Protocol(violation))
+    }
+
+    #[test]
+    fn a_whole_frame_is_handed_out_in_place() {
+        let mut stream = [
+            frame(FIN, Opcode::Text, b"one"),
+            frame(FIN, Opcode::Binary, &[7; 300]),
+        ]
+        .concat();
+        let range = stream.as_ptr_range();
+        let mut input = stream.as_mut_slice();
+        let mut assembler = Assembler::new(Role::Server);
+        for length in [3, 300] {
+            let Ok(Some(Incoming::Message { payload, .. })) = assembler.next(&mut input) else {
+                panic!("a message expected");
+            };
+            assert_eq!(payload.len(), length);
+            assert!(range.contains(&payload.as_ptr()), "a slice of the input");
+        }
+        assert_eq!(assembler.next(&mut input), Ok(None));
+        assert!(assembler.is_idle());
+    }
+
+    #[test]
+    fn memory_is_held_only_while_something_is_incomplete() {
+        let mut stream = frame(FIN, Opcode::Text, b"hello");
+        let (mut head, mut tail) = stream.split_at_mut(4);
+        let mut assembler = Assembler::new(Role::Server);
+        assert_eq!(assembler.next(&mut head), Ok(None));
+        assert!(!assembler.is_idle());
+        let message = Incoming::Message {
+            opcode: Opcode::Text,
+            payload: b"hello",
+        };
+        assert_eq!(assembler.next(&mut tail), Ok(Some(message)));
+        assert_eq!(assembler.next(&mut tail), Ok(None));
+        assert!(assembler.is_idle());
+    }
+
+    #[test]
+    fn a_declared_length_takes_no_memory() {
+        let mut assembler = Assembler::new(Role::Server);
+        let mut stream = frame(FIN, Opcode::Binary, &[1; MESSAGE_BYTES_MAX]);
+        let mut input = &mut stream[..HEADER_BYTES_MAX + 100];
+        assert_eq!(assembler.next(&mut input), Ok(None));
+        let partial = assembler.partial.as_ref().expect("an open message");
+        let message = partial.message.as_ref().expect("an open message");
+        assert!(message.payload.capacity() < 256);
+    }
+
+    #[test]
+    fn fragments_are_joined() {
+        let frames = [
+            frame(!FIN, Opcode::Text, b"one, "),
+            frame(!FIN, Opcode::Continuation, b""),
+            frame(!FIN, Opcode::Continuation, b"two, "),
+            frame(FIN, Opcode::Continuation, b"three"),
+            frame(FIN, Opcode::Text, b"next"),
+        ];
+        assert_eq!(events(&frames), [text("one, two, three"), text("next")]);
+    }
+
+    #[test]
+    fn a_control_frame_between_fragments_is_delivered() {
+        let frames = [
+            frame(!FIN, Opcode::Text, b"one, "),
+            frame(FIN, Opcode::Ping, b"are you there"),
+            frame(FIN, Opcode::Pong, b""),
+            frame(FIN, Opcode::Continuation, b"two"),
+        ];
+        let expected = [
+            Event::Ping(b"are you there".to_vec()),
+            Event::Pong(Vec::new()),
+            text("one, two"),
+        ];
+        assert_eq!(events(&frames), expected);
+    }
+
+    #[test]
+    fn empty_messages_are_messages() {
+        let frames = [
+            frame(FIN, Opcode::Text, b""),
+            frame(!FIN, Opcode::Binary, b""),
+            frame(FIN, Opcode::Continuation, b""),
+        ];
+        assert_eq!(
+            events(&frames),
+            [text(""), Event::Message(Opcode::Binary, Vec::new())]
+        );
+    }
+
+    #[test]
+    fn fragments_out_of_order_are_refused() {
+        let lone = [frame(FIN, Opcode::Continuation, b"x")];
+        assert_eq!(
+            events(&lone),
+            [violation(Violation::UnexpectedContinuation)]
+        );
+        let nested = [
+            frame(!FIN, Opcode::Text, b"x"),
+            frame(FIN, Opcode::Text, b"y"),
+        ];
+        assert_eq!(
+            events(&nested),
+            [violation(Violation::ExpectedContinuation)]
+        );
+        let after_the_end = [
+            frame(!FIN, Opcode::Text, b"x"),
+            frame(FIN, Opcode::Continuation, b"y"),
+            frame(FIN, Opcode::Continuation, b"z"),
+        ];
+        assert_eq!(
+            events(&after_the_end),
+            [text("xy"), violation(Violation::UnexpectedContinuation)]
+        );
+    }
+
+    #[test]
+    fn the_message_limit_is_over_all_fragments() {
+        let half = vec![b'x'; MESSAGE_BYTES_MAX / 2];
+        let fits = [
+            frame(!FIN, Opcode::Text, &half),
+            frame(FIN, Opcode::Continuation, &half),
+        ];
+        assert!(matches!(&events(&fits)[..], [Event::Message(_, payload)]
+            if payload.len() == MESSAGE_BYTES_MAX));
+        let too_big = [
+            frame(!FIN, Opcode::Text, &half),
+            frame(!FIN, Opcode::Continuation, &half),
+            frame(FIN, Opcode::Continuation, b"x"),
+        ];
+        assert_eq!(events(&too_big), [Event::Error(FrameError::TooBig)]);
+        let at_once = [frame(FIN, Opcode::Binary, &vec![0; MESSAGE_BYTES_MAX + 1])];
+        assert_eq!(events(&at_once), [Event::Error(FrameError::TooBig)]);
+    }
+
+    #[test]
+    fn fragments_are_counted_even_when_empty() {
+        let max = MESSAGE_FRAGMENTS_MAX as usize;
+        let mut frames = vec![frame(!FIN, Opcode::Binary, b"")];
+        frames.resize(max - 1, frame(!FIN, Opcode::Continuation, b""));
+        let mut fits = frames.clone();
+        fits.push(frame(FIN, Opcode::Continuation, b"x"));
+        assert_eq!(
+            events(&fits),
+            [Event::Message(Opcode::Binary, b"x".to_vec())]
+        );
+        frames.resize(max + 1, frame(!FIN, Opcode::Continuation, b""));
+        assert_eq!(events(&frames), [Event::Error(FrameError::TooBig)]);
+    }
+
+    #[test]
+    fn a_client_takes_messages_up_to_its_own_limit() {
+        let mut stream = Vec::new();
+        write_server_header(&mut stream, Opcode::Binary, 100_000);
+        stream.resize(stream.len() + 100_000, 5);
+        let message = Event::Message(Opcode::Binary, vec![5; 100_000]);
+        assert_eq!(read(&stream, 2048, Role::Client, 100_000), [message]);
+        assert_eq!(
+            read(&stream, 2048, Role::Client, 99_999),
+            [Event::Error(FrameError::TooBig)]
+        );
+    }
+
+    #[test]
+    fn a_character_may_be_split_over_fragments() {
+        let text_bytes = "aß水🍉".as_bytes();
+        for cut in 0..=text_bytes.len() {
+            let frames = [
+                frame(!FIN, Opcode::Text, &text_bytes[..cut]),
+                frame(FIN, Opcode::Continuation, &text_bytes[cut..]),
+            ];
+            assert_eq!(events(&frames), [text("aß水🍉")], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn text_that_ends_within_a_character_is_refused() {
+        let cut = &"水".as_bytes()[..2];
+        let whole = [frame(FIN, Opcode::Text, cut)];
+        assert_eq!(events(&whole), [Event::Error(FrameError::InvalidUtf8)]);
+        let fragments = [
+            frame(!FIN, Opcode::Text, cut),
+            frame(FIN, Opcode::Continuation, b""),
+        ];
+        assert_eq!(events(&fragments), [Event::Error(FrameError::InvalidUtf8)]);
+    }
+
+    #[test]
+    fn invalid_text_fails_before_its_frame_is_whole() {
+        // A byte that no text has, then 90 more bytes of the frame that never come.
+        let mut payload = b"valid \xf4\x90".to_vec();
+        let bad = payload.len();
+        payload.resize(bad + 90, b'x');
+        let frames = [
+            frame(!FIN, Opcode::Text, b"begin "),
+            frame(!FIN, Opcode::Continuation, &payload),
+        ]
+        .concat();
+        let arrived = &frames[..frames.len() - 90];
+        let verdict = [Event::Error(FrameError::InvalidUtf8)];
+        assert_eq!(read(arrived, arrived.len(), Role::Server, 4096), verdict);
+        assert_eq!(
+            read(&arrived[..arrived.len() - 1], 7, Role::Server, 4096),
+            []
+        );
+    }
+
+    #[test]
+    fn binary_may_be_anything() {
+        let bytes = [0xff, 0xfe, 0x00, 0x80];
+        let frames = [
+            frame(!FIN, Opcode::Binary, &bytes[..2]),
+            frame(FIN, Opcode::Continuation, &bytes[2..]),
+        ];
+        assert_eq!(
+            events(&frames),
+            [Event::Message(Opcode::Binary, bytes.to_vec())]
+        );
+    }
+
+    #[test]
+    fn a_close_frame_gives_code_and_reason() {
+        let close = |payload: &[u8]| events(&[frame(FIN, Opcode::Close, payload)]);
+        assert_eq!(close(b""), [Event::Close(None, String::new())]);
+        assert_eq!(
+            close(b"\x03\xe8"),
+            [Event::Close(Some(1000), String::new())]
+        );
+        assert_eq!(
+            close(b"\x0b\xb9bye"),
+            [Event::Close(Some(3001), "bye".to_owned())]
+        );
+        assert_eq!(close(b"\x03"), [violation(Violation::CloseTooShort)]);
+        assert_eq!(
+            close(b"\x03\xe8\xff"),
+            [Event::Error(FrameError::InvalidUtf8)]
+        );
+        for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, u16::MAX] {
+            assert_eq!(
+                close(&code.to_be_bytes()),
+                [violation(Violation::CloseCode)]
+            );
+        }
+    }
+
+    #[test]
+    fn control_frames_of_125_bytes_arrive_whole() {
+        let payload: Vec<u8> = (0..125).collect();
+        let frames = [
+            frame(FIN, Opcode::Ping, &payload),
+            frame(FIN, Opcode::Pong, &payload),
+        ];
+        assert_eq!(
+            events(&frames),
+            [Event::Ping(payload.clone()), Event::Pong(payload)]
+        );
+    }
+
+    #[test]
+    fn the_fuzz_seeds_keep_every_promise() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/frames");
+        let mut seeds = 0;
+        for entry in std::fs::read_dir(corpus).expect("the seeds are in the repository") {
+            fuzz_frames(&std::fs::read(entry.unwrap().path()).unwrap());
+            seeds += 1;
+        }
+        assert!(seeds > 0);
+    }
+
+    /// Frames that are mostly legal: a stream of them goes deep before it fails, if it fails.
+    fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+        let opcode = prop_oneof![
+            Just(Opcode::Continuation),
+            Just(Opcode::Text),
+            Just(Opcode::Binary),
+            Just(Opcode::Ping),
+            Just(Opcode::Pong),
+        ];
+        let payload = prop_oneof![
+            "\\PC{0,40}".prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 0..200),
+            (0..5usize).prop_map(|cut| "x🍉".as_bytes()[..cut].to_vec()),
+        ];
+        (any::<bool>(), opcode, payload).prop_map(|(fin, opcode, payload)| {
+            let payload =
+                &payload[..payload
+                    .len()
+                    .min(if opcode.is_control() { 125 } else { 200 })];
+            frame(fin || opcode.is_control(), opcode, payload)
+        })
+    }
+
+    /// Fragmented messages with control frames in between.
+    fn any_message() -> impl Strategy<Value = Vec<u8>> {
+        let part = ("\\PC{0,30}", any::<bool>());
+        proptest::collection::vec(part, 1..5).prop_map(|parts| {
+            let last = parts.len() - 1;
+            let mut stream = Vec::new();
+            for (index, (part, ping)) in parts.iter().enumerate() {
+                let opcode = match index {
+                    0 => Opcode::Text,
+                    _ => Opcode::Continuation,
+                };
+                stream.extend(frame(index == last, opcode, part.as_bytes()));
+                if *ping {
+                    stream.extend(frame(
+                        FIN,
+                        Opcode::Ping,
+                        part.as_bytes().get(..9).unwrap_or(b""),
+                    ));
+                }
+            }
+            stream
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn reads_may_cut_the_stream_anywhere(
+            frames in proptest::collection::vec(prop_oneof![any_frame(), any_message()], 0..8),
+            mut cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let stream = frames.concat();
+            let whole = read(&stream, stream.len().max(1), Role::Server, 512);
+            check_bounds(&whole, 512);
+            check_against_tungstenite(&stream, &whole);
+            let mut places: Vec<usize> = cuts.drain(..).map(|cut| cut.index(stream.len() + 1)).collect();
+            places.sort_unstable();
+            prop_assert_eq!(read_cut(&stream, places, Role::Server, 512), whole);
+        }
+
+        #[test]
+        fn random_bytes_keep_every_promise(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            fuzz_frames(&bytes);
+        }
+    }
 }
