@@ -456,3 +456,466 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: usize) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fuzz::read;
+    use super::*;
+    use proptest::prelude::*;
+
+    const GET: &str = "GET /connection/websocket HTTP/1.1\r\nHost: localhost:8000\r\n";
+    const FIELDS: [&str; 4] = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+
+    /// An upgrade request with the given lines added.
+    fn request(more: &[&str]) -> String {
+        let lines: Vec<&str> = FIELDS.iter().chain(more).copied().collect();
+        format!("{GET}{}\r\n\r\n", lines.join("\r\n"))
+    }
+
+    /// An upgrade request in which the line that begins with `name` is `line`, or is left out.
+    fn request_with(name: &str, line: &str) -> String {
+        let kept = FIELDS.iter().filter(|field| !field.starts_with(name));
+        let lines: Vec<&str> = kept
+            .copied()
+            .chain([line])
+            .filter(|line| !line.is_empty())
+            .collect();
+        format!("{GET}{}\r\n\r\n", lines.join("\r\n"))
+    }
+
+    /// The verdict on `request`, the same whatever the reads.
+    fn verdict(request: &str) -> HeadStep {
+        let (_, whole) = read(request.as_bytes(), request.len());
+        assert_eq!(read(request.as_bytes(), 1).1, whole);
+        whole
+    }
+
+    #[track_caller]
+    fn upgrade(request: &str) -> Upgrade {
+        match verdict(request) {
+            HeadStep::Upgrade(upgrade) => upgrade,
+            other => panic!("{request:?} gave {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn refusal(request: &str) -> Refusal {
+        match verdict(request) {
+            HeadStep::Refuse(refusal, _) => refusal,
+            other => panic!("{request:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_request_of_the_rfc_is_accepted_with_its_answer() {
+        let upgrade = upgrade(&request(&["Origin: http://example.com"]));
+        assert_eq!(&upgrade.accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(upgrade.path, "/connection/websocket");
+        assert_eq!(upgrade.query, None);
+        assert_eq!(upgrade.origin.as_deref(), Some("http://example.com"));
+        assert!(upgrade.protocols.is_empty());
+    }
+
+    #[test]
+    fn the_query_is_split_off() {
+        let request = request(&[]).replace("websocket HTTP", "websocket?a=b?c&d HTTP");
+        let upgrade = upgrade(&request);
+        assert_eq!(upgrade.path, "/connection/websocket");
+        assert_eq!(upgrade.query.as_deref(), Some("a=b?c&d"));
+    }
+
+    #[test]
+    fn bytes_behind_the_head_are_left() {
+        let request = request(&[]);
+        let stream = format!("{request}frames");
+        for cut in [0, 1, 20, request.len() - 1] {
+            let mut head = RequestHead::new();
+            let (first, second) = stream.as_bytes().split_at(cut);
+            assert_eq!(head.feed(first), (cut, HeadStep::More));
+            let (used, step) = head.feed(second);
+            assert_eq!(&second[used..], b"frames");
+            assert!(matches!(step, HeadStep::Upgrade(_)));
+        }
+    }
+
+    #[test]
+    fn a_head_in_one_piece_is_not_copied() {
+        let mut head = RequestHead::new();
+        head.feed(request(&[]).as_bytes());
+        assert_eq!(head.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn no_byte_is_looked_at_twice_for_the_end_of_the_head() {
+        let request = request(&[]);
+        let mut head = RequestHead::new();
+        for (index, byte) in request.as_bytes()[..request.len() - 1].iter().enumerate() {
+            assert_eq!(head.feed(&[*byte]), (1, HeadStep::More));
+            assert_eq!(head.scan.scanned, index + 1);
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_in_lists_whatever_their_case() {
+        for line in [
+            "Connection: keep-alive, Upgrade",
+            "connection:upgrade",
+            "CONNECTION: \tUPGRADE\t, ,",
+            "Connection: keep-alive\r\nConnection: Upgrade",
+        ] {
+            upgrade(&request_with("Connection", line));
+        }
+        for line in ["upgrade: WebSocket", "Upgrade: h2c, websocket"] {
+            upgrade(&request_with("Upgrade", line));
+        }
+    }
+
+    #[test]
+    fn a_token_must_match_exactly() {
+        for line in [
+            "",
+            "Connection: Upgraded",
+            "Connection: keep-alive Upgrade",
+            "Connection: \"Upgrade\"",
+        ] {
+            assert_eq!(
+                refusal(&request_with("Connection", line)),
+                Refusal::BadRequest
+            );
+        }
+        for line in [
+            "",
+            "Upgrade: websockets",
+            "Upgrade: websocket/13",
+            "Upgrade: h2c",
+        ] {
+            assert_eq!(refusal(&request_with("Upgrade", line)), Refusal::BadRequest);
+        }
+    }
+
+    #[test]
+    fn protocols_come_in_lists_and_several_lines() {
+        let upgrade = upgrade(&request(&[
+            "Sec-WebSocket-Protocol: centrifuge-json ,, centrifuge-protobuf",
+            "sec-websocket-protocol: other",
+        ]));
+        let expected = ["centrifuge-json", "centrifuge-protobuf", "other"];
+        assert_eq!(upgrade.protocols, expected);
+    }
+
+    #[test]
+    fn an_empty_protocol_field_counts_as_absent() {
+        for line in ["Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: \t "] {
+            assert!(upgrade(&request(&[line])).protocols.is_empty());
+        }
+    }
+
+    #[test]
+    fn protocols_must_be_few_tokens_each_once() {
+        let many: Vec<String> = (0..=UPGRADE_PROTOCOLS_MAX)
+            .map(|n| format!("p{n}"))
+            .collect();
+        let many = format!("Sec-WebSocket-Protocol: {}", many.join(","));
+        for line in [
+            "Sec-WebSocket-Protocol: a b",
+            "Sec-WebSocket-Protocol: a;b",
+            "Sec-WebSocket-Protocol: a, a",
+            &many,
+        ] {
+            assert_eq!(refusal(&request(&[line])), Refusal::BadRequest);
+        }
+    }
+
+    #[test]
+    fn the_key_must_be_16_bytes_in_base64() {
+        for key in [
+            "",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZ===",
+            "dGhlIHNhbXBsZSBub25jZQ=A",
+            "dGhlIHNhbXBsZSBub25j_Q==",
+            "dGhlIHNhbXBsZSBub25jZWU=",
+            "dGhlIHNhbXBsZSBub25jZWVl",
+        ] {
+            let line = format!("Sec-WebSocket-Key: {key}");
+            assert_eq!(
+                refusal(&request_with("Sec-WebSocket-Key", &line)),
+                Refusal::BadRequest
+            );
+        }
+        assert_eq!(
+            refusal(&request_with("Sec-WebSocket-Key", "")),
+            Refusal::BadRequest
+        );
+    }
+
+    #[test]
+    fn only_version_13_is_spoken() {
+        let with = |line| refusal(&request_with("Sec-WebSocket-Version", line));
+        assert_eq!(
+            with("Sec-WebSocket-Version: 8"),
+            Refusal::VersionNotSupported
+        );
+        assert_eq!(
+            with("Sec-WebSocket-Version: 13, 8"),
+            Refusal::VersionNotSupported
+        );
+        assert_eq!(with(""), Refusal::BadRequest);
+    }
+
+    #[test]
+    fn fields_that_must_be_single_are() {
+        for line in [
+            "Host: other",
+            "Host: localhost:8000",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version: 13",
+            "Origin: http://a\r\nOrigin: http://b",
+        ] {
+            assert_eq!(refusal(&request(&[line])), Refusal::BadRequest, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_needed_and_plain() {
+        for host in [
+            "",
+            "Host:\r\n",
+            "Host: a, b\r\n",
+            "Host: u@a\r\n",
+            "Host: a/b\r\n",
+        ] {
+            let request = request(&[]).replace("Host: localhost:8000\r\n", host);
+            assert_eq!(refusal(&request), Refusal::BadRequest, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_declares_a_body_is_refused() {
+        for line in [
+            "Content-Length: 5",
+            "Content-Length: 00",
+            "Content-Length: 0, 5",
+            "Content-Length: +0",
+            "Content-Length: 0\r\nContent-Length: 5",
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding: identity",
+        ] {
+            assert_eq!(refusal(&request(&[line])), Refusal::BadRequest, "{line}");
+            let page = format!("{GET}{line}\r\n\r\n");
+            assert_eq!(refusal(&page), Refusal::BadRequest, "{line}");
+        }
+        upgrade(&request(&["Content-Length: 0"]));
+    }
+
+    #[test]
+    fn lines_end_with_cr_lf_and_nothing_else() {
+        let good = request(&["X-A: b"]);
+        for (from, to) in [
+            ("HTTP/1.1\r\n", "HTTP/1.1\n"),
+            ("X-A: b\r\n", "X-A: b\n"),
+            ("X-A: b\r\n\r\n", "X-A: b\n\n"),
+            ("X-A: b\r\n\r\n", "X-A: b\r\n\n"),
+            ("X-A: b", "X-A: b\rc"),
+            ("X-A: b", "X-A: b\r\r"),
+            ("X-A: b", "X-A: b\r\n folded"),
+            ("X-A: b", "X-A: b\r\n\tfolded"),
+            ("X-A: b", "X-A: b\r\n "),
+            ("X-A: b", "X-A: b\0"),
+            ("X-A: b", "X-A : b"),
+            ("X-A: b", "X-A"),
+            ("X-A: b", ": b"),
+            ("X-A: b", "X\u{e4}: b"),
+            ("GET /", "\r\nGET /"),
+            ("GET /", " GET /"),
+            ("GET /", "GET  /"),
+        ] {
+            let request = good.replacen(from, to, 1);
+            assert_ne!(request, good);
+            assert_eq!(refusal(&request), Refusal::BadRequest, "{from:?} as {to:?}");
+        }
+        upgrade(&good);
+    }
+
+    #[test]
+    fn the_target_is_in_origin_form() {
+        for target in [
+            "http://a/connection",
+            "*",
+            "a:80",
+            "a",
+            "/a#b",
+            "/\u{e4}",
+            "?a",
+        ] {
+            let request = request(&[]).replacen("/connection/websocket", target, 1);
+            assert_eq!(refusal(&request), Refusal::BadRequest, "{target}");
+        }
+    }
+
+    #[test]
+    fn only_get_over_http_1_1_is_served() {
+        for method in ["POST", "HEAD", "OPTIONS", "CONNECT", "GETS"] {
+            let request = request(&[]).replacen("GET", method, 1);
+            assert_eq!(refusal(&request), Refusal::MethodNotAllowed, "{method}");
+        }
+        assert_eq!(
+            refusal(&request(&[]).replacen("GET", "get", 1)),
+            Refusal::BadRequest
+        );
+        for version in ["HTTP/1.0", "HTTP/1.2", "HTTP/2.0"] {
+            let request = request(&[]).replacen("HTTP/1.1", version, 1);
+            assert_eq!(
+                refusal(&request),
+                Refusal::HttpVersionNotSupported,
+                "{version}"
+            );
+        }
+        assert_eq!(refusal("GET /\r\n\r\n"), Refusal::BadRequest);
+    }
+
+    #[test]
+    fn what_is_no_http_is_refused_at_its_first_byte() {
+        for first in [0x16, 0, b'\r', b'{', 0xff] {
+            let step = RequestHead::new().feed(&[first]).1;
+            assert!(matches!(step, HeadStep::Refuse(Refusal::BadRequest, _)));
+        }
+    }
+
+    #[test]
+    fn a_get_without_upgrade_asks_for_a_page() {
+        let page = |path: &str| HeadStep::Get {
+            path: path.to_owned(),
+        };
+        assert_eq!(verdict("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), page("/"));
+        assert_eq!(verdict("GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n"), page("/a"));
+        // Some clients offer HTTP/2 with every request; a server may go on without.
+        let h2c = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+        assert_eq!(verdict(h2c), page("/"));
+    }
+
+    #[test]
+    fn a_head_has_at_most_8192_bytes() {
+        let room = UPGRADE_BYTES_MAX - request(&["X: "]).len();
+        let fits = request(&[&format!("X: {}", "a".repeat(room))]);
+        assert_eq!(fits.len(), UPGRADE_BYTES_MAX);
+        upgrade(&fits);
+        let too_large = request(&[&format!("X: {}", "a".repeat(room + 1))]);
+        assert_eq!(refusal(&too_large), Refusal::HeadTooLarge);
+    }
+
+    #[test]
+    fn a_head_has_at_most_64_fields() {
+        let fill = |count| vec!["X: y"; count];
+        // Host and the four fields of the upgrade count too.
+        upgrade(&request(&fill(UPGRADE_HEADERS_MAX - 5)));
+        let too_many = request(&fill(UPGRADE_HEADERS_MAX - 4));
+        assert_eq!(refusal(&too_many), Refusal::HeadTooLarge);
+        let endless = "X: y\r\n".repeat(UPGRADE_HEADERS_MAX);
+        assert_eq!(refusal(&format!("{GET}{endless}")), Refusal::HeadTooLarge);
+    }
+
+    #[test]
+    fn a_refusal_is_a_whole_answer_that_closes() {
+        for refusal in [
+            Refusal::BadRequest,
+            Refusal::Forbidden,
+            Refusal::NotFound,
+            Refusal::MethodNotAllowed,
+            Refusal::VersionNotSupported,
+            Refusal::HeadTooLarge,
+            Refusal::Overloaded,
+            Refusal::HttpVersionNotSupported,
+        ] {
+            let mut out = Vec::new();
+            write_refusal(&mut out, refusal, "something else expected");
+            let (status, fields, body) = response(&out);
+            assert!((400..=505).contains(&status));
+            assert_eq!(body, b"something else expected\n");
+            assert!(fields.contains(&("Connection".into(), "close".into())));
+            assert!(fields.contains(&("Content-Length".into(), body.len().to_string())));
+            let has = |name: &str| fields.iter().any(|(field, _)| field == name);
+            assert_eq!(has("Sec-WebSocket-Version"), status == 426);
+            assert_eq!(has("Retry-After"), status == 503);
+            assert_eq!(has("Allow"), status == 405);
+        }
+    }
+
+    #[test]
+    fn the_101_carries_accept_key_and_protocol() {
+        let mut out = Vec::new();
+        write_switching_protocols(
+            &mut out,
+            b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+            Some("centrifuge-json"),
+        );
+        let (status, fields, body) = response(&out);
+        assert_eq!((status, body), (101, &b""[..]));
+        for (name, value) in [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+            ("Sec-WebSocket-Protocol", "centrifuge-json"),
+        ] {
+            assert!(fields.contains(&(name.into(), value.into())), "{name}");
+        }
+        out.clear();
+        write_switching_protocols(&mut out, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", None);
+        assert_eq!(response(&out).1.len(), 3);
+    }
+
+    #[test]
+    fn a_page_is_a_whole_answer() {
+        let mut out = Vec::new();
+        write_page(&mut out, "text/html; charset=utf-8", b"<p>hello");
+        let (status, fields, body) = response(&out);
+        assert_eq!((status, body), (200, &b"<p>hello"[..]));
+        assert!(fields.contains(&("Content-Type".into(), "text/html; charset=utf-8".into())));
+        assert!(fields.contains(&("Connection".into(), "close".into())));
+    }
+
+    /// Status, fields and body of an answer.
+    fn response(bytes: &[u8]) -> (u16, Vec<(String, String)>, &[u8]) {
+        let mut headers = [httparse::EMPTY_HEADER; 16];
+        let mut response = httparse::Response::new(&mut headers);
+        let end = response.parse(bytes).expect("a valid answer").unwrap();
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("ASCII");
+        let fields = response
+            .headers
+            .iter()
+            .map(|header| (header.name.to_owned(), text(header.value)))
+            .collect();
+        (response.code.expect("a status"), fields, &bytes[end..])
+    }
+
+    #[test]
+    fn the_fuzz_seeds_keep_every_promise() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/upgrade");
+        let mut seeds = 0;
+        for entry in std::fs::read_dir(corpus).expect("the seeds are in the repository") {
+            fuzz_upgrade(&std::fs::read(entry.unwrap().path()).unwrap());
+            seeds += 1;
+        }
+        assert!(seeds > 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_keeps_every_promise(
+            cut in any::<u8>(),
+            place in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut data = vec![cut];
+            data.extend_from_slice(request(&["Sec-WebSocket-Protocol: a, b"]).as_bytes());
+            let place = 1 + place.index(data.len() - 1);
+            data[place] = byte;
+            fuzz_upgrade(&data);
+        }
+    }
+}
