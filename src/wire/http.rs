@@ -8,16 +8,17 @@
 //! behind an upgrade's head are frames, once the caller has answered 101. Where HTTP lets a server
 //! be lenient, this one is not: proxies in front may read a doubtful head otherwise.
 
+mod answer;
+mod fields;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
 
+pub use answer::{Refusal, write_page, write_refusal, write_switching_protocols};
 #[cfg(any(test, fuzzing))]
 pub use fuzz::fuzz_upgrade;
 
-use crate::limits::{
-    REFUSAL_RETRY_AFTER_S, UPGRADE_BYTES_MAX, UPGRADE_HEADERS_MAX, UPGRADE_PROTOCOLS_MAX,
-};
-use tungstenite::handshake::derive_accept_key;
+use crate::limits::{UPGRADE_BYTES_MAX, UPGRADE_HEADERS_MAX};
+use fields::Fields;
 
 /// What has come in of a request's head. Holds no memory until a head comes in parts.
 #[derive(Debug, Default)]
@@ -56,27 +57,6 @@ pub struct Upgrade {
     pub accept: [u8; 28],
     /// Offered subprotocols, each a token, in the client's order of preference, none twice.
     pub protocols: Vec<String>,
-}
-
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// 400: not a valid request or not a valid upgrade.
-    BadRequest,
-    /// 403: the origin is not allowed.
-    Forbidden,
-    /// 404: nothing has this path.
-    NotFound,
-    /// 405: only GET is served.
-    MethodNotAllowed,
-    /// 426: a WebSocket version other than 13.
-    VersionNotSupported,
-    /// 431: more bytes or header fields than [`UPGRADE_BYTES_MAX`] and [`UPGRADE_HEADERS_MAX`].
-    HeadTooLarge,
-    /// 503: no room for another connection.
-    Overloaded,
-    /// 505: an HTTP version other than 1.1.
-    HttpVersionNotSupported,
 }
 
 impl RequestHead {
@@ -221,246 +201,11 @@ fn split_target(target: &str) -> Result<(&str, Option<&str>), Refused> {
     })
 }
 
-/// The header fields that matter here.
-#[derive(Default)]
-struct Fields<'h> {
-    host: Option<&'h str>,
-    key: Option<&'h str>,
-    version: Option<&'h str>,
-    origin: Option<&'h str>,
-    upgrade_has_websocket: bool,
-    connection_has_upgrade: bool,
-    /// Any `Sec-WebSocket-*` field: the client means WebSocket, even if it does not say so rightly.
-    has_websocket_fields: bool,
-    protocols: Vec<&'h str>,
-}
-
-impl<'h> Fields<'h> {
-    fn collect(headers: &[httparse::Header<'h>]) -> Result<Self, Refused> {
-        let mut fields = Self::default();
-        for header in headers {
-            fields.take(header.name, header.value)?;
-        }
-        match fields.host {
-            Some(host) if host_is_plain(host) => Ok(fields),
-            _ => bad("one Host field expected"),
-        }
-    }
-
-    fn take(&mut self, name: &str, value: &'h [u8]) -> Result<(), Refused> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        if is("host") {
-            set_once(&mut self.host, value, "one Host field expected")?;
-        } else if is("content-length") {
-            if value.trim_ascii() != b"0" {
-                return bad("request without a body expected");
-            }
-        } else if is("transfer-encoding") {
-            return bad("request without a body expected");
-        } else if is("connection") {
-            self.connection_has_upgrade |= list_has(value, b"upgrade");
-        } else if is("upgrade") {
-            self.upgrade_has_websocket |= list_has(value, b"websocket");
-        } else if is("origin") {
-            set_once(&mut self.origin, value, "at most one Origin field expected")?;
-        } else if is("sec-websocket-key") {
-            set_once(&mut self.key, value, "one Sec-WebSocket-Key field expected")?;
-        } else if is("sec-websocket-version") {
-            set_once(
-                &mut self.version,
-                value,
-                "one Sec-WebSocket-Version field expected",
-            )?;
-        } else if is("sec-websocket-protocol") {
-            self.take_protocols(value)?;
-        }
-        const WEBSOCKET_PREFIX: &str = "sec-websocket-";
-        self.has_websocket_fields |= name
-            .get(..WEBSOCKET_PREFIX.len())
-            .is_some_and(|prefix| prefix.eq_ignore_ascii_case(WEBSOCKET_PREFIX));
-        Ok(())
-    }
-
-    /// One field of offered subprotocols. A client may send it empty when it offers none.
-    fn take_protocols(&mut self, value: &'h [u8]) -> Result<(), Refused> {
-        for protocol in list(value) {
-            if !is_token(protocol) || self.protocols.len() == UPGRADE_PROTOCOLS_MAX {
-                return bad("Sec-WebSocket-Protocol of at most 16 tokens expected");
-            }
-            let Ok(protocol) = std::str::from_utf8(protocol) else {
-                return bad("Sec-WebSocket-Protocol of at most 16 tokens expected");
-            };
-            if self.protocols.contains(&protocol) {
-                return bad("Sec-WebSocket-Protocol without repetition expected");
-            }
-            self.protocols.push(protocol);
-        }
-        Ok(())
-    }
-
-    fn asks_for_websocket(&self) -> bool {
-        self.upgrade_has_websocket || self.has_websocket_fields
-    }
-
-    /// The rules of RFC 6455 section 4.2.1.
-    fn upgrade(self, path: &str, query: Option<&str>) -> Result<Upgrade, Refused> {
-        if !self.upgrade_has_websocket {
-            return bad("Upgrade: websocket expected");
-        }
-        if !self.connection_has_upgrade {
-            return bad("Connection: Upgrade expected");
-        }
-        match self.version {
-            Some("13") => {}
-            Some(_) => {
-                let expected = "Sec-WebSocket-Version: 13 expected";
-                return Err((Refusal::VersionNotSupported, expected));
-            }
-            None => return bad("Sec-WebSocket-Version: 13 expected"),
-        }
-        let key = match self.key {
-            Some(key) if key_is_valid(key.as_bytes()) => key,
-            _ => return bad("Sec-WebSocket-Key of 16 bytes in base64 expected"),
-        };
-        let mut accept = [0; 28];
-        for (to, from) in accept
-            .iter_mut()
-            .zip(derive_accept_key(key.as_bytes()).bytes())
-        {
-            *to = from;
-        }
-        Ok(Upgrade {
-            path: path.to_owned(),
-            query: query.map(str::to_owned),
-            origin: self.origin.map(str::to_owned),
-            accept,
-            protocols: self.protocols.into_iter().map(str::to_owned).collect(),
-        })
-    }
-}
-
-/// Sets a field that may come once.
-fn set_once<'h>(
-    field: &mut Option<&'h str>,
-    value: &'h [u8],
-    expected: &'static str,
-) -> Result<(), Refused> {
-    let value = value.trim_ascii();
-    match std::str::from_utf8(value) {
-        Ok(value) if field.is_none() && value.is_ascii() => {
-            *field = Some(value);
-            Ok(())
-        }
-        _ => bad(expected),
-    }
-}
-
-/// Whether a `Host` value has only what an authority without user information may have.
-fn host_is_plain(host: &str) -> bool {
-    !host.is_empty()
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte))
-}
-
-/// The elements of a comma list, without the empty ones (RFC 9110 section 5.6.1).
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
-}
-
-fn list_has(value: &[u8], token: &[u8]) -> bool {
-    list(value).any(|element| element.eq_ignore_ascii_case(token))
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
-/// Base64 of 16 bytes: 22 digits and two pads. Unused bits of the last digit may be anything, as
-/// the key is only ever hashed as text.
-fn key_is_valid(key: &[u8]) -> bool {
-    let Some((digits, pads)) = key.split_last_chunk::<2>() else {
-        return false;
-    };
-    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    pads == b"==" && digits.len() == 22 && digits.iter().all(is_digit)
-}
-
-/// Appends the answer that accepts an upgrade. `protocol` is one of those that were offered.
-pub fn write_switching_protocols(out: &mut Vec<u8>, accept: &[u8; 28], protocol: Option<&str>) {
-    out.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Accept: ",
-    );
-    out.extend_from_slice(accept);
-    if let Some(protocol) = protocol {
-        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
-        out.extend_from_slice(protocol.as_bytes());
-    }
-    out.extend_from_slice(b"\r\n\r\n");
-}
-
-/// Appends a whole answer that refuses a request; `detail` becomes its body. The caller closes the
-/// connection behind it.
-pub fn write_refusal(out: &mut Vec<u8>, refusal: Refusal, detail: &str) {
-    let (status, field) = match refusal {
-        Refusal::BadRequest => ("400 Bad Request", ""),
-        Refusal::Forbidden => ("403 Forbidden", ""),
-        Refusal::NotFound => ("404 Not Found", ""),
-        Refusal::MethodNotAllowed => ("405 Method Not Allowed", "Allow: GET\r\n"),
-        Refusal::VersionNotSupported => (
-            "426 Upgrade Required",
-            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
-        ),
-        Refusal::HeadTooLarge => ("431 Request Header Fields Too Large", ""),
-        Refusal::Overloaded => ("503 Service Unavailable", ""),
-        Refusal::HttpVersionNotSupported => ("505 HTTP Version Not Supported", ""),
-    };
-    write_status(out, status);
-    out.extend_from_slice(field.as_bytes());
-    if refusal == Refusal::Overloaded {
-        write_field(out, "Retry-After", REFUSAL_RETRY_AFTER_S as usize);
-    }
-    write_field(out, "Content-Length", detail.len() + 1);
-    out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n");
-    out.extend_from_slice(detail.as_bytes());
-    out.push(b'\n');
-}
-
-/// Appends a whole answer with a page. The caller closes the connection behind it.
-pub fn write_page(out: &mut Vec<u8>, content_type: &str, body: &[u8]) {
-    write_status(out, "200 OK");
-    out.extend_from_slice(b"Content-Type: ");
-    out.extend_from_slice(content_type.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    write_field(out, "Content-Length", body.len());
-    out.extend_from_slice(b"Cache-Control: no-cache\r\nConnection: close\r\n\r\n");
-    out.extend_from_slice(body);
-}
-
-fn write_status(out: &mut Vec<u8>, status: &str) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_field(out: &mut Vec<u8>, name: &str, value: usize) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::fuzz::read;
     use super::*;
+    use crate::limits::UPGRADE_PROTOCOLS_MAX;
     use proptest::prelude::*;
 
     const GET: &str = "GET /connection/websocket HTTP/1.1\r\nHost: localhost:8000\r\n";
@@ -818,79 +563,6 @@ mod tests {
         assert_eq!(refusal(&too_many), Refusal::HeadTooLarge);
         let endless = "X: y\r\n".repeat(UPGRADE_HEADERS_MAX);
         assert_eq!(refusal(&format!("{GET}{endless}")), Refusal::HeadTooLarge);
-    }
-
-    #[test]
-    fn a_refusal_is_a_whole_answer_that_closes() {
-        for refusal in [
-            Refusal::BadRequest,
-            Refusal::Forbidden,
-            Refusal::NotFound,
-            Refusal::MethodNotAllowed,
-            Refusal::VersionNotSupported,
-            Refusal::HeadTooLarge,
-            Refusal::Overloaded,
-            Refusal::HttpVersionNotSupported,
-        ] {
-            let mut out = Vec::new();
-            write_refusal(&mut out, refusal, "something else expected");
-            let (status, fields, body) = response(&out);
-            assert!((400..=505).contains(&status));
-            assert_eq!(body, b"something else expected\n");
-            assert!(fields.contains(&("Connection".into(), "close".into())));
-            assert!(fields.contains(&("Content-Length".into(), body.len().to_string())));
-            let has = |name: &str| fields.iter().any(|(field, _)| field == name);
-            assert_eq!(has("Sec-WebSocket-Version"), status == 426);
-            assert_eq!(has("Retry-After"), status == 503);
-            assert_eq!(has("Allow"), status == 405);
-        }
-    }
-
-    #[test]
-    fn the_101_carries_accept_key_and_protocol() {
-        let mut out = Vec::new();
-        write_switching_protocols(
-            &mut out,
-            b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
-            Some("centrifuge-json"),
-        );
-        let (status, fields, body) = response(&out);
-        assert_eq!((status, body), (101, &b""[..]));
-        for (name, value) in [
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade"),
-            ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
-            ("Sec-WebSocket-Protocol", "centrifuge-json"),
-        ] {
-            assert!(fields.contains(&(name.into(), value.into())), "{name}");
-        }
-        out.clear();
-        write_switching_protocols(&mut out, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", None);
-        assert_eq!(response(&out).1.len(), 3);
-    }
-
-    #[test]
-    fn a_page_is_a_whole_answer() {
-        let mut out = Vec::new();
-        write_page(&mut out, "text/html; charset=utf-8", b"<p>hello");
-        let (status, fields, body) = response(&out);
-        assert_eq!((status, body), (200, &b"<p>hello"[..]));
-        assert!(fields.contains(&("Content-Type".into(), "text/html; charset=utf-8".into())));
-        assert!(fields.contains(&("Connection".into(), "close".into())));
-    }
-
-    /// Status, fields and body of an answer.
-    fn response(bytes: &[u8]) -> (u16, Vec<(String, String)>, &[u8]) {
-        let mut headers = [httparse::EMPTY_HEADER; 16];
-        let mut response = httparse::Response::new(&mut headers);
-        let end = response.parse(bytes).expect("a valid answer").unwrap();
-        let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("ASCII");
-        let fields = response
-            .headers
-            .iter()
-            .map(|header| (header.name.to_owned(), text(header.value)))
-            .collect();
-        (response.code.expect("a status"), fields, &bytes[end..])
     }
 
     #[test]
