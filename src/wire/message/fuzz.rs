@@ -3,7 +3,8 @@
 
 use super::{Assembler, Incoming};
 use crate::wire::frame::{FrameError, Opcode, Role, close_code_is_valid};
-use tungstenite::protocol::frame::FrameSocket;
+use std::io::{Cursor, Read};
+use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Oracle of the fuzz target `frames`. The first byte chooses the role, the second how reads cut
@@ -107,20 +108,18 @@ pub(super) fn check_bounds(events: &[Event], message_max: usize) {
 /// Reads as many frames with tungstenite as the `events` before an error need, and joins them
 /// in the plainest way.
 pub(super) fn check_against_tungstenite(stream: &[u8], events: &[Event]) {
-    let nothing = std::io::empty();
-    let mut socket = FrameSocket::from_partially_read(nothing, stream.to_vec());
+    let mut cursor = Cursor::new(stream);
     let mut open: Option<(Opcode, Vec<u8>)> = None;
     let mut wanted = events
         .iter()
         .filter(|event| !matches!(event, Event::Error(_)));
     let mut next = wanted.next();
     while let Some(event) = next {
-        let frame = socket
-            .read(None)
-            .expect("a valid frame")
-            .expect("a whole frame");
-        let header = frame.header().clone();
-        let mut payload = frame.into_payload().to_vec();
+        let (header, payload_bytes) = FrameHeader::parse(&mut cursor)
+            .expect("a valid header")
+            .expect("a whole header");
+        let mut payload = vec![0; payload_bytes as usize];
+        cursor.read_exact(&mut payload).expect("a whole payload");
         for (index, byte) in payload.iter_mut().enumerate() {
             *byte ^= header.mask.map_or(0, |key| key[index % 4]);
         }
