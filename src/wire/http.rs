@@ -128,7 +128,7 @@ impl Scan {
             match line {
                 b"\r" => return Ok(Some(self.scanned)),
                 [b' ' | b'\t', ..] => return bad("header fields of one line expected"),
-                [inside @ .., b'\r'] if !inside.contains(&b'\r') => {}
+                [.., b'\r'] => {}
                 _ => return bad("lines that end with CR LF expected"),
             }
             if self.lines > UPGRADE_HEADERS_MAX + 1 {
