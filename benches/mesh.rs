@@ -16,6 +16,9 @@ const BATCH: u64 = 64;
 const QUEUE_RECORDS: usize = 4096;
 const RING_BYTES: usize = 1 << 20;
 
+/// Carries a number of records and says how long it took.
+type Contender = fn(u64) -> Duration;
+
 type Record = [u8; RECORD_BYTES];
 
 /// Runs `produce` and `consume` on two threads until `records` have crossed.
@@ -118,7 +121,7 @@ fn channel(records: u64) -> Duration {
 fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("128-byte records between two threads");
     group.throughput(Throughput::Elements(1));
-    let contenders: [(&str, fn(u64) -> Duration); 4] = [
+    let contenders: [(&str, Contender); 4] = [
         ("mesh ring", mesh_ring),
         ("rtrb", rtrb_ring),
         ("crossbeam ArrayQueue", array_queue),

@@ -4,7 +4,7 @@
 #![cfg(loom)]
 
 use loom::model::Builder;
-use loom::sync::Notify;
+use loom::sync::{Condvar, Mutex};
 use loom::thread;
 use ringcast::base::ids::NodeId;
 use ringcast::mesh::ring::{self, Consumer, Producer};
@@ -79,13 +79,35 @@ fn an_empty_ring_restarts_for_a_record_of_its_whole_size() {
     model(3, || carry(64, &[16, 48, 48], 1));
 }
 
+/// Remembers a ring, as an eventfd does.
+#[derive(Default)]
+struct Doorbell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Doorbell {
+    fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.changed.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.changed.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
 /// The producers each send `frames` frames to the last node, which sleeps when it finds none.
 /// A lost wake-up leaves it asleep for ever, which loom reports as a deadlock.
 fn sleepy(producers: u16, frames: usize, preemptions: usize) {
     model(preemptions, move || {
         let mut ports = mesh(producers + 1, 512);
         let mut sleeper = ports.pop().unwrap();
-        let doorbell = Arc::new(Notify::new());
+        let doorbell = Arc::new(Doorbell::default());
         let writers: Vec<_> = ports
             .into_iter()
             .map(|port| {
@@ -116,10 +138,10 @@ fn sleepy(producers: u16, frames: usize, preemptions: usize) {
     });
 }
 
-fn send(mut port: Port, target: NodeId, frames: usize, doorbell: &Notify) {
+fn send(mut port: Port, target: NodeId, frames: usize, doorbell: &Doorbell) {
     for _ in 0..frames {
         port.outlets.deliver(target, &Delivery::Drained).unwrap();
-        port.outlets.publish(|_| doorbell.notify());
+        port.outlets.publish(|_| doorbell.ring());
     }
 }
 
