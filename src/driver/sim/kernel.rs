@@ -485,7 +485,8 @@ impl Kernel {
         accept.waiting = None;
         accept.peer = Some(peer);
         let fails = self.dice.chance(self.faults.accept_error);
-        let result = match self.free_slot(node).filter(|_| !fails) {
+        let slot = if fails { None } else { self.free_slot(node) };
+        let result = match slot {
             Some(slot) => {
                 self.node(node).slots[slot as usize] = Some(id);
                 self.streams[id].slot = Some(slot);
