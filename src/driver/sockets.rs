@@ -1,8 +1,9 @@
 //! The life cycle of a shard's sockets on top of a [`Driver`].
 //!
 //! Per slot: at most one multishot receive and one send in flight. A slot ends in one order only:
-//! shut down, cancel, wait for the terminal completion of each of its operations, free the slot,
-//! report [`Event::Closed`]. Until then its [`ConnId`] stays the same; afterwards the generation
+//! cancel, wait for the terminal completion of each of its operations, free the slot, report
+//! [`Event::Closed`]. No shutdown: io_uring runs it on a worker thread that looks the slot up when
+//! it gets there, which may be after the slot has a new owner. Until then its [`ConnId`] stays the same; afterwards the generation
 //! moves on and completions that still carry the old one are counted and dropped.
 
 use super::{Completion, Driver, DriverCounts, Loan, Op, Payload, Token, Wait};
@@ -225,7 +226,6 @@ impl<D: Driver> Sockets<D> {
             slot.recv = RecvState::Idle;
         }
         if slot.recv == RecvState::Armed || slot.sending {
-            self.driver.push(Op::Shutdown(conn));
             self.driver.push(Op::Cancel(conn));
         }
         self.close_when_quiet(conn);

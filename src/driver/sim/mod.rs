@@ -194,6 +194,11 @@ impl Driver for Sim {
         self.spare.pop().unwrap_or_else(fresh)
     }
 
+    fn return_parts(&mut self, mut parts: Vec<Part>) {
+        parts.clear();
+        self.spare.push(parts);
+    }
+
     fn slots(&self) -> u32 {
         self.slots
     }
