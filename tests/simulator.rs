@@ -104,9 +104,7 @@ fn run(seed: u64) -> Totals {
     let mut simulation = Simulation::new(seed);
     for _ in 0..ACTIONS {
         simulation.act();
-        for _ in 0..simulation.dice.below(60) {
-            simulation.step();
-        }
+        simulation.pass_time();
     }
     simulation.settle();
     simulation.check_the_well();
@@ -218,6 +216,20 @@ impl Simulation {
                 let index = self.dice.below(self.users.len() as u64) as usize;
                 self.users[index].act(&mut self.dice);
             }
+        }
+    }
+
+    /// Up to a few milliseconds, now and then up to a few hundred.
+    fn pass_time(&mut self) {
+        let milliseconds = if self.dice.below(40) == 0 { 400 } else { 4 };
+        let until_ns = self.world.now_ns() + self.dice.below(milliseconds * 1_000_000);
+        while self.world.now_ns() < until_ns {
+            let quiet = self.world.runnable().is_empty();
+            if quiet && self.world.next_deadline().is_none_or(|next_ns| next_ns > until_ns) {
+                self.world.advance_by(until_ns - self.world.now_ns());
+                break;
+            }
+            self.step();
         }
     }
 
@@ -522,6 +534,9 @@ impl User {
     }
 
     fn send(&mut self, text: &str) {
+        if self.client.is_finished() || self.vanished {
+            return;
+        }
         let mut frame = Vec::new();
         write_client_frame(&mut frame, Opcode::Text, [1, 2, 3, 4], text.as_bytes());
         self.client.write(&frame);
@@ -585,9 +600,7 @@ impl User {
         let document: Value =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         if document.as_object().is_some_and(serde_json::Map::is_empty) {
-            if !self.client.is_finished() && !self.vanished {
-                self.send("{}");
-            }
+            self.send("{}");
             return 0;
         }
         if let Some(push) = document.get("push") {
