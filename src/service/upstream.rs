@@ -188,7 +188,9 @@ impl Connection<'_> {
                     break batch;
                 }
             };
-            if let Some(total) = intake.credit.grant() {
+            if batch != Batch::Close
+                && let Some(total) = intake.credit.grant()
+            {
                 Frame::Credit { total }.encode(desk.out);
             }
             batch
@@ -314,5 +316,5 @@ async fn linger(stream: &mut TcpStream) {
         }
     };
     let deadline = sleep(Duration::from_millis(limits::UPSTREAM_LINGER_MS));
-    future::or(drained, async { drop(deadline.await) }).await;
+    future::or(drained, deadline).await;
 }
