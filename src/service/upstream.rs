@@ -17,6 +17,7 @@ use super::intake::{Desk, Intake, Verdict};
 use super::mailbox::Mailbox;
 use super::opening::{self, Refusal};
 use super::readable::stream_of;
+use super::tick::breathe;
 use crate::limits;
 use crate::wire::upstream::{ErrorCode, Frame, LENGTH_BYTES, Recovery, decode};
 use futures_lite::future::{self, poll_fn};
@@ -199,11 +200,15 @@ impl Connection<'_> {
 
     /// Flushes answers until the peer has sent something.
     async fn receive(&mut self) -> Result<(), Ended> {
+        let space = self.input.space().len();
         let bytes = poll_fn(|cx| self.poll_receive(cx)).await?;
         self.input.filled(bytes);
         self.shared.stats.upstream_bytes_total.add(bytes as u64);
-        // A peer that always has more to send must not keep the others waiting.
-        future::yield_now().await;
+        // After a read that emptied the socket the next one waits for the ring anyway. A peer that
+        // always has more to send must not keep the others waiting.
+        if bytes == space {
+            breathe().await;
+        }
         Ok(())
     }
 
