@@ -51,7 +51,10 @@ fn a_service_that_proves_its_key_is_welcome() {
     let mut raw = Raw::connect(harness.upstream);
     let challenge = raw.challenge();
     raw.hello_with(&challenge, "k1", b"secret");
-    assert_eq!(raw.welcome() as usize, UpstreamLimits::default().frame_bytes_max);
+    assert_eq!(
+        raw.welcome() as usize,
+        UpstreamLimits::default().frame_bytes_max
+    );
     assert_eq!(raw.credit, UpstreamLimits::default().credit_window_bytes);
     raw.send(&publish(1, "room", AckLevel::Sequenced, b"1"));
     assert_eq!(ack(&mut raw).0, 1);
@@ -109,7 +112,10 @@ fn the_opening_has_one_deadline_for_all_its_steps() {
     assert_eq!(raw.error(), (0, ErrorCode::Unauthorised));
     raw.closed();
     let took = since.elapsed();
-    assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(2), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(290) && took < Duration::from_secs(2),
+        "{took:?}"
+    );
 }
 
 #[test]
@@ -118,7 +124,10 @@ fn noise_before_the_welcome_is_answered_and_closed() {
     for (noise, code) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], ErrorCode::Malformed),
         (&[0xff; 64], ErrorCode::Malformed),
-        (&[12, 0, 0, 0, 0x55, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], ErrorCode::Unsupported),
+        (
+            &[12, 0, 0, 0, 0x55, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            ErrorCode::Unsupported,
+        ),
     ] {
         let mut raw = Raw::connect(harness.upstream);
         raw.challenge();
@@ -143,7 +152,9 @@ fn connections_beyond_the_limit_are_told_so() {
     assert_eq!(second.error(), (0, ErrorCode::Overloaded));
     second.closed();
     drop(first);
-    eventually("the place is free again", || harness.stats.upstream_connections.read() == 0);
+    eventually("the place is free again", || {
+        harness.stats.upstream_connections.read() == 0
+    });
     Raw::open(harness.upstream);
 }
 
@@ -158,12 +169,20 @@ fn each_level_is_acknowledged_as_its_name_says() {
     raw.send(&publish(0, "room", AckLevel::Sequenced, b"5"));
     raw.send(&publish(6, "room", AckLevel::Sequenced, b"6"));
     let none = (false, Epoch(0), Offset(0));
-    assert_eq!(ack(&mut raw), (2, AckLevel::Accepted, none.0, none.1, none.2));
+    assert_eq!(
+        ack(&mut raw),
+        (2, AckLevel::Accepted, none.0, none.1, none.2)
+    );
     let mut answers = Vec::new();
     // The refusal need not wait for the shard.
     for _ in 0..3 {
         answers.push(raw.next(|frame| match frame {
-            Frame::Ack { request, offset, epoch, .. } => (request, Ok((epoch, offset))),
+            Frame::Ack {
+                request,
+                offset,
+                epoch,
+                ..
+            } => (request, Ok((epoch, offset))),
             Frame::Error { request, code, .. } => (request, Err(code)),
             other => panic!("{other:?}"),
         }));
@@ -178,7 +197,11 @@ fn each_level_is_acknowledged_as_its_name_says() {
             (6, sequenced(5))
         ]
     );
-    let payloads: Vec<_> = harness.taken().into_iter().map(|taken| taken.payload).collect();
+    let payloads: Vec<_> = harness
+        .taken()
+        .into_iter()
+        .map(|taken| taken.payload)
+        .collect();
     assert_eq!(payloads, [b"1", b"2", b"3", b"5", b"6"]);
 }
 
@@ -189,7 +212,12 @@ fn acknowledgements_come_in_the_order_of_the_requests() {
     harness.knobs.hold.store(true, SeqCst);
     for request in 1..=300 {
         let level = [AckLevel::Sequenced, AckLevel::Accepted][usize::from(request % 3 == 0)];
-        raw.send(&publish(request, ["a", "b", "c"][request as usize % 3], level, b"{}"));
+        raw.send(&publish(
+            request,
+            ["a", "b", "c"][request as usize % 3],
+            level,
+            b"{}",
+        ));
     }
     harness.knobs.hold.store(false, SeqCst);
     let requests: Vec<u64> = (0..300).map(|_| ack(&mut raw).0).collect();
@@ -214,16 +242,32 @@ fn a_broadcast_has_one_acknowledgement_when_every_room_has_answered() {
     harness.knobs.hold.store(true, SeqCst);
     raw.send(&broadcast(1, AckLevel::Sequenced));
     raw.send(&broadcast(2, AckLevel::Accepted));
-    raw.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    raw.stream
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     let early = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ack(&mut raw)));
-    assert!(early.is_err(), "acknowledged before the rooms answered: {early:?}");
-    raw.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(
+        early.is_err(),
+        "acknowledged before the rooms answered: {early:?}"
+    );
+    raw.stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     harness.knobs.hold.store(false, SeqCst);
     let nowhere = (Epoch(0), Offset(0));
-    assert_eq!(ack(&mut raw), (1, AckLevel::Sequenced, false, nowhere.0, nowhere.1));
-    assert_eq!(ack(&mut raw), (2, AckLevel::Accepted, false, nowhere.0, nowhere.1));
+    assert_eq!(
+        ack(&mut raw),
+        (1, AckLevel::Sequenced, false, nowhere.0, nowhere.1)
+    );
+    assert_eq!(
+        ack(&mut raw),
+        (2, AckLevel::Accepted, false, nowhere.0, nowhere.1)
+    );
     raw.send(&broadcast(3, AckLevel::Sequenced));
-    assert_eq!(ack(&mut raw), (3, AckLevel::Sequenced, true, nowhere.0, nowhere.1));
+    assert_eq!(
+        ack(&mut raw),
+        (3, AckLevel::Sequenced, true, nowhere.0, nowhere.1)
+    );
     let taken = harness.taken();
     assert_eq!(taken.len(), 300);
     for name in &names {
@@ -245,9 +289,15 @@ fn an_idempotency_key_reaches_the_home_and_its_answer_the_service() {
         payload: b"not JSON",
     };
     raw.send(&frame(1));
-    assert_eq!(ack(&mut raw), (1, AckLevel::Sequenced, false, Epoch(7), Offset(1)));
+    assert_eq!(
+        ack(&mut raw),
+        (1, AckLevel::Sequenced, false, Epoch(7), Offset(1))
+    );
     raw.send(&frame(2));
-    assert_eq!(ack(&mut raw), (2, AckLevel::Sequenced, true, Epoch(7), Offset(1)));
+    assert_eq!(
+        ack(&mut raw),
+        (2, AckLevel::Sequenced, true, Epoch(7), Offset(1))
+    );
     let expected = Taken {
         room: "room".to_owned(),
         payload: b"not JSON".to_vec(),
@@ -278,7 +328,10 @@ fn a_refused_frame_harms_no_other() {
     raw.send(&Frame::Credit { total: 1 });
     raw.send(&publish(5, "full", AckLevel::Sequenced, b"{}"));
     raw.send(&publish(6, "room", AckLevel::Sequenced, b"{}"));
-    raw.send(&Frame::Ping { request: 7, body: b"still there?" });
+    raw.send(&Frame::Ping {
+        request: 7,
+        body: b"still there?",
+    });
     let mut answers = Vec::new();
     for _ in 0..7 {
         answers.push(raw.next(|frame| match frame {
@@ -369,7 +422,11 @@ fn a_full_lane_stalls_its_publishers_and_loses_and_reorders_nothing() {
     let sender = std::thread::spawn(move || {
         let mut bytes = Vec::new();
         for request in 1..=COUNT {
-            let level = if request % 1_000 == 0 { AckLevel::Sequenced } else { AckLevel::None };
+            let level = if request % 1_000 == 0 {
+                AckLevel::Sequenced
+            } else {
+                AckLevel::None
+            };
             let payload = request.to_string();
             publish(request, "room", level, payload.as_bytes()).encode(&mut bytes);
             // All within the credit of 4 MiB.
@@ -382,10 +439,16 @@ fn a_full_lane_stalls_its_publishers_and_loses_and_reorders_nothing() {
     });
     for expected in 1..=COUNT / 1_000 {
         let (request, _, _, _, offset) = ack(&mut raw);
-        assert_eq!((request, offset), (expected * 1_000, Offset(expected * 1_000)));
+        assert_eq!(
+            (request, offset),
+            (expected * 1_000, Offset(expected * 1_000))
+        );
     }
     sender.join().unwrap();
-    assert!(harness.stats.upstream_stalls_total.read() > 0, "the lane was never full");
+    assert!(
+        harness.stats.upstream_stalls_total.read() > 0,
+        "the lane was never full"
+    );
     let taken = harness.taken();
     assert_eq!(taken.len() as u64, COUNT);
     for (index, taken) in taken.iter().enumerate() {
@@ -413,10 +476,16 @@ fn a_broadcast_that_finds_a_lane_full_reaches_each_room_once() {
         rooms: Rooms::new(&rooms),
         payload: b"{}",
     });
-    eventually("the lane is full", || harness.stats.upstream_stalls_total.read() > 0);
+    eventually("the lane is full", || {
+        harness.stats.upstream_stalls_total.read() > 0
+    });
     harness.knobs.hold.store(false, SeqCst);
     assert_eq!(ack(&mut raw).0, 1);
-    let taken: Vec<String> = harness.taken().into_iter().map(|taken| taken.room).collect();
+    let taken: Vec<String> = harness
+        .taken()
+        .into_iter()
+        .map(|taken| taken.room)
+        .collect();
     assert_eq!(taken, names);
 }
 
@@ -431,18 +500,29 @@ fn a_service_may_send_as_much_as_its_credit_grows() {
     });
     let mut raw = Raw::open(harness.upstream);
     let mut frame = Vec::new();
-    publish(0, "room", AckLevel::None, b"{\"some\":\"payload of a usual size\"}").encode(&mut frame);
+    publish(
+        0,
+        "room",
+        AckLevel::None,
+        b"{\"some\":\"payload of a usual size\"}",
+    )
+    .encode(&mut frame);
     let mut sent = 0;
     for _ in 0..5_000 {
         while sent + frame.len() as u64 > raw.credit {
             let before = raw.credit;
             raw.read_credit();
-            assert!(raw.credit >= before + 2_500, "granted by quarters of the window");
+            assert!(
+                raw.credit >= before + 2_500,
+                "granted by quarters of the window"
+            );
         }
         raw.send_bytes(&frame);
         sent += frame.len() as u64;
     }
-    eventually("all are taken", || harness.knobs.taken_count.load(SeqCst) == 5_000);
+    eventually("all are taken", || {
+        harness.knobs.taken_count.load(SeqCst) == 5_000
+    });
 }
 
 #[test]
@@ -453,12 +533,17 @@ fn a_drain_says_goaway_refuses_newcomers_and_waits_for_the_shards() {
     harness.knobs.never_drained.store(true, SeqCst);
     harness.shutdown.store(true, SeqCst);
     raw.next(|frame| match frame {
-        Frame::Goaway { node: "node-a", grace_ms } => assert_eq!(grace_ms, 5_000),
+        Frame::Goaway {
+            node: "node-a",
+            grace_ms,
+        } => assert_eq!(grace_ms, 5_000),
         other => panic!("{other:?}"),
     });
     raw.send(&publish(1, "room", AckLevel::Sequenced, b"{}"));
     assert_eq!(ack(&mut raw).0, 1, "what was begun may be finished");
-    eventually("nobody listens", || std::net::TcpStream::connect(address).is_err());
+    eventually("nobody listens", || {
+        std::net::TcpStream::connect(address).is_err()
+    });
 }
 
 #[test]
@@ -467,7 +552,11 @@ fn a_drain_ends_when_every_shard_has_drained_and_connections_are_closed() {
     let mut raw = Raw::open(harness.upstream);
     let since = Instant::now();
     assert_eq!(harness.drain(), Drained::Completely);
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        since.elapsed()
+    );
     raw.next(|frame| assert!(matches!(frame, Frame::Goaway { .. }), "{frame:?}"));
     raw.closed();
 }
@@ -481,7 +570,11 @@ fn a_shard_that_never_drains_does_not_hold_the_process() {
     harness.knobs.never_drained.store(true, SeqCst);
     let since = Instant::now();
     assert_eq!(harness.drain(), Drained::DeadlinePassed);
-    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        since.elapsed()
+    );
 }
 
 #[test]

@@ -70,7 +70,13 @@ impl Acks {
 
     /// Notes a request that waits for the answers of `rooms` rooms; none for a request that is
     /// complete and waits for its turn only.
-    pub(super) fn expect(&mut self, request: u64, level: AckLevel, rooms: u32, out: &mut Vec<u8>) -> Answered {
+    pub(super) fn expect(
+        &mut self,
+        request: u64,
+        level: AckLevel,
+        rooms: u32,
+        out: &mut Vec<u8>,
+    ) -> Answered {
         self.pending.push_back(Pending {
             request,
             level,
@@ -97,7 +103,11 @@ impl Acks {
         entry.rooms_open = entry.rooms_open.saturating_sub(1);
         match outcome {
             Outcome::Refused => entry.refused = true,
-            Outcome::Published { epoch, offset, duplicate } => {
+            Outcome::Published {
+                epoch,
+                offset,
+                duplicate,
+            } => {
                 entry.duplicates += u32::from(duplicate);
                 // The answer to BROADCAST has no place: its rooms have one each.
                 if entry.rooms == 1 {

@@ -73,7 +73,11 @@ fn answer(shared: &Shared, method: &Method, path: &str) -> Response<Full<Bytes>>
     match path {
         "/health" => report(health(shared)),
         "/ready" => report(readiness(shared)),
-        _ => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::write(shared)),
+        _ => respond(
+            StatusCode::OK,
+            metrics::CONTENT_TYPE,
+            metrics::write(shared),
+        ),
     }
 }
 
@@ -107,7 +111,11 @@ fn readiness(shared: &Shared) -> Report<'_> {
     reasons.extend(starting.map(|(shard, _)| format!("shard {shard} has not started")));
     reasons.extend(stalled(shared));
     Report {
-        status: if reasons.is_empty() { "ready" } else { "not ready" },
+        status: if reasons.is_empty() {
+            "ready"
+        } else {
+            "not ready"
+        },
         node: &shared.node_name,
         reasons,
     }
@@ -115,11 +123,15 @@ fn readiness(shared: &Shared) -> Report<'_> {
 
 fn stalled(shared: &Shared) -> impl Iterator<Item = String> {
     let now_ms = shared.now_ms();
-    shared.shards.iter().enumerate().filter_map(move |(shard, stats)| {
-        let age_ms = turn_age_ms(&stats.shard, now_ms);
-        (age_ms > limits::STALL_MS)
-            .then(|| format!("shard {shard} has made no turn for {age_ms} ms"))
-    })
+    shared
+        .shards
+        .iter()
+        .enumerate()
+        .filter_map(move |(shard, stats)| {
+            let age_ms = turn_age_ms(&stats.shard, now_ms);
+            (age_ms > limits::STALL_MS)
+                .then(|| format!("shard {shard} has made no turn for {age_ms} ms"))
+        })
 }
 
 /// Milliseconds since the shard's last turn, or since the start when there was none.
@@ -138,7 +150,11 @@ fn report(report: Report<'_>) -> Response<Full<Bytes>> {
     respond(status, JSON, body)
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, content_type)

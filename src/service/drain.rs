@@ -77,7 +77,10 @@ async fn tell_shards(shared: &Shared, deadline: Instant) -> bool {
 async fn close_upstreams(shared: &Shared, deadline: Instant) {
     shared.node.for_each_mailbox(|mailbox| mailbox.close());
     let moment = Instant::now() + Duration::from_millis(limits::UPSTREAM_LINGER_MS);
-    until(deadline.max(moment).min(moment), || shared.node.connections() == 0).await;
+    until(deadline.max(moment).min(moment), || {
+        shared.node.connections() == 0
+    })
+    .await;
 }
 
 /// Waits until `is_done` says so; `false` when the deadline comes first.

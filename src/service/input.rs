@@ -67,7 +67,10 @@ impl Input {
 
     /// Notes that a read put `bytes` into [`Input::space`].
     pub(super) fn filled(&mut self, bytes: usize) {
-        assert!(bytes <= self.buffer.len() - self.end, "more than there was space");
+        assert!(
+            bytes <= self.buffer.len() - self.end,
+            "more than there was space"
+        );
         self.end += bytes;
         let skipped = self.skip.min(self.end - self.start);
         self.start += skipped;

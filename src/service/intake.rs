@@ -69,7 +69,12 @@ impl Intake {
     }
 
     /// Handles one frame that took `frame_bytes`.
-    pub(super) fn handle(&mut self, frame: &Frame<'_>, frame_bytes: usize, desk: &mut Desk<'_>) -> Verdict {
+    pub(super) fn handle(
+        &mut self,
+        frame: &Frame<'_>,
+        frame_bytes: usize,
+        desk: &mut Desk<'_>,
+    ) -> Verdict {
         match *frame {
             Frame::Publish {
                 request,
@@ -132,7 +137,12 @@ impl Intake {
 
     /// Answers what could not be decoded. `is_publication` says whether its bytes count against the
     /// credit. The caller skips or closes as the error says, unless the verdict is to close.
-    pub(super) fn undecodable(&mut self, error: &DecodeError, is_publication: bool, desk: &mut Desk<'_>) -> Verdict {
+    pub(super) fn undecodable(
+        &mut self,
+        error: &DecodeError,
+        is_publication: bool,
+        desk: &mut Desk<'_>,
+    ) -> Verdict {
         if let (Recovery::Skip(bytes), true) = (error.recovery, is_publication) {
             if self.credit.check(bytes).is_err() {
                 return desk.over_credit(error.request);
@@ -173,7 +183,12 @@ impl Intake {
         Verdict::Taken
     }
 
-    fn publish(&mut self, publication: &Publication<'_>, room: &str, desk: &mut Desk<'_>) -> Result<(), LaneFull> {
+    fn publish(
+        &mut self,
+        publication: &Publication<'_>,
+        room: &str,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), LaneFull> {
         let reply = self.reply_to(publication.level, desk.acks.next_ticket());
         desk.queue(publication, room, reply)?;
         match publication.level {
@@ -233,7 +248,12 @@ impl Intake {
 
 impl Desk<'_> {
     /// Archives the publication into the lane of the room's home.
-    fn queue(&mut self, publication: &Publication<'_>, room: &str, reply: ReplyTo) -> Result<(), LaneFull> {
+    fn queue(
+        &mut self,
+        publication: &Publication<'_>,
+        room: &str,
+        reply: ReplyTo,
+    ) -> Result<(), LaneFull> {
         let request = Request::Publish(Publish {
             room,
             payload: publication.payload,
@@ -256,12 +276,21 @@ impl Desk<'_> {
     }
 
     fn refuse(&mut self, request: u64, code: ErrorCode, text: &str) {
-        Frame::Error { request, code, text }.encode(self.out);
+        Frame::Error {
+            request,
+            code,
+            text,
+        }
+        .encode(self.out);
         self.stats.upstream_errors_total.add(1);
     }
 
     fn over_credit(&mut self, request: u64) -> Verdict {
-        self.refuse(request, ErrorCode::OverCredit, "more bytes than the credit allows");
+        self.refuse(
+            request,
+            ErrorCode::OverCredit,
+            "more bytes than the credit allows",
+        );
         Verdict::Close
     }
 }

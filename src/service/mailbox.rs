@@ -27,7 +27,10 @@ impl Mailbox {
     /// Passes a home's answer on and wakes the connection when that made a frame for it.
     pub(super) fn settle(&self, ticket: u64, outcome: Outcome) -> Answered {
         let mut output = self.output.borrow_mut();
-        let answered = self.acks.borrow_mut().settle(ticket, outcome, &mut output.bytes);
+        let answered = self
+            .acks
+            .borrow_mut()
+            .settle(ticket, outcome, &mut output.bytes);
         if answered != Answered::default() {
             self.wake();
         }

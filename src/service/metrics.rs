@@ -23,7 +23,11 @@ pub(super) fn write(shared: &Shared) -> String {
     service_counters(&mut page, &shared.stats);
     page.family("draining", "gauge", "Whether the process is going down.");
     page.sample("draining", "", u64::from(shared.draining.get()));
-    page.family("build_info", "gauge", "Constant 1, labelled with the version.");
+    page.family(
+        "build_info",
+        "gauge",
+        "Constant 1, labelled with the version.",
+    );
     let version = concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"");
     page.sample("build_info", version, 1);
     page.0
@@ -61,7 +65,9 @@ struct Field {
     value: u64,
 }
 
-fn fields(for_each: impl FnOnce(&mut dyn FnMut(&'static str, bool, &'static str, u64))) -> Vec<Field> {
+fn fields(
+    for_each: impl FnOnce(&mut dyn FnMut(&'static str, bool, &'static str, u64)),
+) -> Vec<Field> {
     let mut fields = Vec::new();
     for_each(&mut |name, is_gauge, help, value| {
         fields.push(Field {
@@ -112,7 +118,11 @@ fn shard_counters(page: &mut Page, shards: &[Arc<Stats>], now_ms: u64) {
 }
 
 fn closes(page: &mut Page, shards: &[Arc<Stats>]) {
-    page.family("closes_total", "counter", "Closed client connections, by reason.");
+    page.family(
+        "closes_total",
+        "counter",
+        "Closed client connections, by reason.",
+    );
     for (shard, stats) in shards.iter().enumerate() {
         for (reason, count) in CloseReason::ALL.iter().zip(&stats.closes) {
             let labels = format!("shard=\"{shard}\",reason=\"{}\"", reason.label());
@@ -126,7 +136,9 @@ fn turns(page: &mut Page, shards: &[Arc<Stats>]) {
     page.family("turn_duration_seconds", "histogram", help);
     for (shard, stats) in shards.iter().enumerate() {
         let mut total = 0;
-        let bounds = TURN_BUCKETS_US.iter().map(|us| (*us as f64 / 1e6).to_string());
+        let bounds = TURN_BUCKETS_US
+            .iter()
+            .map(|us| (*us as f64 / 1e6).to_string());
         let bounds = bounds.chain(["+Inf".to_owned()]);
         for (bound, count) in bounds.zip(&stats.turns) {
             total += count.read();

@@ -97,7 +97,9 @@ pub struct Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -174,7 +176,9 @@ impl Shared {
 /// When the executor cannot be made. Nothing has been accepted then.
 pub fn run(setup: ServiceSetup) -> Result<Drained, ServiceError> {
     for listener in setup.upstreams.iter().chain(&setup.admins) {
-        listener.set_nonblocking(true).map_err(ServiceError::Listener)?;
+        listener
+            .set_nonblocking(true)
+            .map_err(ServiceError::Listener)?;
     }
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name("service")

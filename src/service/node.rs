@@ -135,7 +135,11 @@ impl Node {
             }
             is_more |= taken == limits::LANE_FRAMES_PER_TURN;
             while let Some(request) = port.inlets.next_request(shard) {
-                debug_assert!(false, "a request to the service thread: {:?}", request.get());
+                debug_assert!(
+                    false,
+                    "a request to the service thread: {:?}",
+                    request.get()
+                );
             }
         }
         is_more
@@ -188,6 +192,7 @@ impl Node {
     }
 
     fn publish(&self, port: &mut Port) {
-        port.outlets.publish(|node| bell::ring(&*self.bells[usize::from(node.0)]));
+        port.outlets
+            .publish(|node| bell::ring(&*self.bells[usize::from(node.0)]));
     }
 }

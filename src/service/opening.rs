@@ -41,7 +41,11 @@ pub(super) async fn open(
         sleep(Duration::from_millis(shared.upstream_limits.opening_ms)).await;
         Err(refuse(ErrorCode::Unauthorised, "the opening took too long"))
     };
-    future::or(handshake(shared, stream, input, is_loopback, credit), deadline).await
+    future::or(
+        handshake(shared, stream, input, is_loopback, credit),
+        deadline,
+    )
+    .await
 }
 
 async fn handshake(

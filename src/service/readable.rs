@@ -7,8 +7,8 @@
 //! its answer, whatever it is, says that the descriptor is readable. The stream is made over a
 //! duplicate for one wait and dropped after it: about 3 µs a wait, paid only before a sleep.
 
-use futures_lite::io::AsyncRead;
 use futures_lite::future::poll_fn;
+use futures_lite::io::AsyncRead;
 use glommio::net::TcpStream;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +24,10 @@ pub(super) async fn readable(descriptor: impl AsFd) -> io::Result<()> {
     let mut stream = stream_of(duplicate);
     let mut nothing = [0; 1];
     let answer = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut nothing)).await;
-    debug_assert!(answer.is_err(), "a stream socket's bytes would be lost here");
+    debug_assert!(
+        answer.is_err(),
+        "a stream socket's bytes would be lost here"
+    );
     Ok(())
 }
 

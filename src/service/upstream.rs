@@ -271,7 +271,10 @@ fn take_frame(
         Err(error) => {
             let is_publication = is_publication(input.unread());
             desk.stats.upstream_frames_total.add(1);
-            match (intake.undecodable(&error, is_publication, desk), error.recovery) {
+            match (
+                intake.undecodable(&error, is_publication, desk),
+                error.recovery,
+            ) {
                 (Verdict::Taken, Recovery::Skip(bytes)) => {
                     input.skip(bytes);
                     None
@@ -289,7 +292,13 @@ fn is_publication(input: &[u8]) -> bool {
 }
 
 /// Answers with an ERROR frame and closes.
-async fn say_goodbye(shared: &Shared, stream: &mut TcpStream, request: u64, code: ErrorCode, text: &str) {
+async fn say_goodbye(
+    shared: &Shared,
+    stream: &mut TcpStream,
+    request: u64,
+    code: ErrorCode,
+    text: &str,
+) {
     shared.stats.upstream_errors_total.add(1);
     let mut bytes = Vec::new();
     Frame::Error {
@@ -299,13 +308,10 @@ async fn say_goodbye(shared: &Shared, stream: &mut TcpStream, request: u64, code
     }
     .encode(&mut bytes);
     // The frame is small and the socket's buffer empty; a peer for which this waits is not told.
-    let told = future::or(
-        async { stream.write_all(&bytes).await.is_ok() },
-        async {
-            sleep(Duration::from_millis(limits::UPSTREAM_LINGER_MS)).await;
-            false
-        },
-    );
+    let told = future::or(async { stream.write_all(&bytes).await.is_ok() }, async {
+        sleep(Duration::from_millis(limits::UPSTREAM_LINGER_MS)).await;
+        false
+    });
     if told.await {
         linger(stream).await;
     }
@@ -317,7 +323,11 @@ async fn linger(stream: &mut TcpStream) {
     let drained = async {
         if stream.shutdown(std::net::Shutdown::Write).await.is_ok() {
             let mut discarded = vec![0; 16 * 1024];
-            while stream.read(&mut discarded).await.is_ok_and(|bytes| bytes > 0) {}
+            while stream
+                .read(&mut discarded)
+                .await
+                .is_ok_and(|bytes| bytes > 0)
+            {}
         }
     };
     let deadline = sleep(Duration::from_millis(limits::UPSTREAM_LINGER_MS));

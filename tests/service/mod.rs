@@ -254,10 +254,14 @@ fn take(
     });
     let reply = publish.reply;
     if room.starts_with("full") {
-        outlets.deliver(service, &Delivery::Refused { reply }).unwrap();
+        outlets
+            .deliver(service, &Delivery::Refused { reply })
+            .unwrap();
         return;
     }
-    let known = publish.key.and_then(|key| keys.get(&(room.clone(), key)).copied());
+    let known = publish
+        .key
+        .and_then(|key| keys.get(&(room.clone(), key)).copied());
     let offset = known.unwrap_or_else(|| {
         let next = offsets.entry(room.clone()).or_insert(0);
         *next += 1;
@@ -300,7 +304,9 @@ impl Raw {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         Self {
             stream,
             input: Vec::new(),
@@ -320,7 +326,10 @@ impl Raw {
 
     pub(crate) fn challenge(&mut self) -> [u8; 32] {
         self.next(|frame| match frame {
-            Frame::Challenge { node: "node-a", challenge } => *challenge,
+            Frame::Challenge {
+                node: "node-a",
+                challenge,
+            } => *challenge,
             other => panic!("{other:?}"),
         })
     }
@@ -400,7 +409,11 @@ impl Raw {
     /// The request and code of the next frame, which is an ERROR.
     pub(crate) fn error(&mut self) -> (u64, ringcast::wire::upstream::ErrorCode) {
         self.next(|frame| match frame {
-            Frame::Error { request, code, text } => {
+            Frame::Error {
+                request,
+                code,
+                text,
+            } => {
                 assert!(!text.is_empty());
                 (request, code)
             }
