@@ -48,7 +48,7 @@ pub(super) async fn listen(shared: Rc<Shared>, listener: TcpListener) {
                 .keep_alive(false)
                 .serve_connection(io, service);
             let deadline = sleep(Duration::from_millis(limits::ADMIN_DEADLINE_MS));
-            future::or(async { drop(served.await) }, async { drop(deadline.await) }).await;
+            future::or(async { drop(served.await) }, deadline).await;
             open.set(open.get() - 1);
         })
         .detach();
