@@ -454,10 +454,7 @@ fn an_operation_on_a_vacant_slot_is_a_broken_contract() {
 #[should_panic(expected = "is gone")]
 fn an_operation_for_a_socket_whose_slot_has_a_new_one_is_a_broken_contract() {
     let mut bench = bench(1, Faults::none());
-    bench.sim = {
-        bench.sim.push(Op::Close(bench.conn));
-        bench.sim
-    };
+    bench.start(Op::Close(bench.conn));
     bench.settle();
     // Every free slot is taken, so one of the new sockets has the old slot.
     for entry in 0..16 {
@@ -490,6 +487,47 @@ fn a_generation_that_did_not_move_on_is_a_broken_contract() {
         sim.push(Op::Close(conn));
         next(&world, &mut sim);
     }
+}
+
+#[test]
+#[should_panic(expected = "changed in flight")]
+fn a_payload_that_changes_in_flight_is_a_broken_contract() {
+    let mut faults = Faults::none();
+    faults.window_bytes = 4;
+    let mut bench = bench(1, faults);
+    let chunk = Chunk::new(8);
+    chunk.append(b"a tail..");
+    let part = Part::new(&chunk, 0, 8);
+    bench.start(Op::Send(bench.conn, Payload::One(part.clone())));
+    part.cells()[7].set(b'!');
+    bench.settle();
+}
+
+#[test]
+fn a_late_shutdown_hits_whatever_is_in_the_slot_by_then() {
+    let mut hits = 0;
+    for seed in 0..16 {
+        let mut bench = bench(seed, Faults::none());
+        bench.world.set_faults(Faults {
+            inline: 0.0,
+            shutdown_late: 1.0,
+            delay_ns_max: SECOND_NS,
+            ..Faults::none()
+        });
+        bench.start(Op::Shutdown(bench.conn));
+        bench.world.set_faults(Faults::none());
+        bench.start(Op::Close(bench.conn));
+        let innocent = bench.world.connect(0);
+        bench.start(Op::Accept { entry: 0 });
+        while innocent.slot().is_none() {
+            assert!(bench.world.advance_to_next());
+        }
+        let same_slot = innocent.slot() == Some(bench.conn.slot);
+        bench.settle();
+        assert_eq!(innocent.end().is_some(), same_slot);
+        hits += u32::from(same_slot);
+    }
+    assert!(hits > 0);
 }
 
 // An echo server.
@@ -587,7 +625,7 @@ impl Server {
             return;
         }
         let bytes = std::mem::take(&mut echo.pending);
-        let payload = if bytes.len() % 2 == 0 {
+        let payload = if bytes.len().is_multiple_of(2) {
             payload(&bytes)
         } else {
             let (chunk, middle) = (Chunk::new(bytes.len()), bytes.len() / 2);
@@ -652,6 +690,9 @@ impl Caller {
             }
             _ => {}
         }
+        if self.client.end() == Some(End::Finished) {
+            assert!(self.client.is_finished(), "the server ends no stream first");
+        }
         self.check();
     }
 
@@ -681,11 +722,13 @@ fn echo(seed: u64, faults: Faults, gentle: bool) -> Outcome {
         slots: 8,
         ..SimSetup::default()
     }));
-    // More callers than slots, unless none may be lost.
-    let callers = if gentle { 6 } else { 12 };
-    let mut callers: Vec<Caller> = (0..callers).map(|_| Caller::new(&world)).collect();
+    // Callers come one by one, so that slots are reused, and in chaos more of them than slots.
+    let (mut to_come, at_once) = if gentle { (0, 6) } else { (20, 10) };
+    let mut callers: Vec<Caller> = (0..if gentle { 6 } else { 1 })
+        .map(|_| Caller::new(&world))
+        .collect();
     let deadline_ns = world.now_ns() + 60 * SECOND_NS;
-    while !callers.iter().all(Caller::is_done) {
+    while to_come > 0 || !callers.iter().all(Caller::is_done) {
         assert!(
             world.now_ns() < deadline_ns,
             "seed {seed}: a caller waits for ever"
@@ -694,6 +737,11 @@ fn echo(seed: u64, faults: Faults, gentle: bool) -> Outcome {
             Step::Turn(_) => server.turn(),
             Step::Waited => {}
             Step::Idle => panic!("a server that sleeps ten milliseconds always wakes"),
+        }
+        let waiting = callers.iter().filter(|caller| !caller.is_done()).count();
+        if to_come > 0 && waiting < at_once && world.random(4) == 0 {
+            to_come -= 1;
+            callers.push(Caller::new(&world));
         }
         let who = world.random(callers.len() as u64) as usize;
         callers[who].act(&world, gentle);
