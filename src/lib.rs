@@ -3,9 +3,11 @@
 
 pub mod access;
 pub mod base;
+pub mod boot;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod driver;
 pub mod limits;
 pub mod mesh;

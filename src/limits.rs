@@ -34,6 +34,8 @@ pub const COMMANDS_PER_MESSAGE_MAX: usize = 1_024;
 
 /// Bytes of a room name.
 pub const ROOM_NAME_MAX: usize = 255;
+/// Bytes of a user's name, and of a connection's public client id.
+pub const USER_NAME_MAX: usize = 255;
 /// Rooms that one connection may be subscribed to (error 106).
 pub const SUBSCRIPTIONS_PER_CONN_MAX: usize = 128;
 /// Milliseconds between server pings.
@@ -67,6 +69,29 @@ pub const CLIENT_BUFFER_BYTES: usize = 64 * 1024;
 pub const CLIENT_TIMEOUT_MS: u64 = 30_000;
 /// Milliseconds after which a write that makes no progress looks whether answers have come in.
 pub const CLIENT_WRITE_SLICE_MS: u64 = 20;
+/// Bytes of the largest frame before an upstream connection is welcome.
+pub const UPSTREAM_OPENING_BYTES: usize = 1024;
+/// Bytes that one read from an upstream connection may take: a batch of frames.
+pub const UPSTREAM_READ_BYTES: usize = 256 * 1024;
+/// Bytes of answers that may wait for an upstream's socket before nothing more is read from it.
+pub const UPSTREAM_OUTPUT_BYTES: usize = 256 * 1024;
+/// Acknowledged requests of one upstream connection that may wait for their answers.
+pub const UPSTREAM_PENDING_MAX: usize = 64 * 1024;
+/// Microseconds of the first pause of an upstream connection before a full lane.
+pub const UPSTREAM_PAUSE_US_MIN: u64 = 100;
+/// Microseconds of its longest pause.
+pub const UPSTREAM_PAUSE_US_MAX: u64 = 5_000;
+/// Milliseconds for which a closed upstream connection is read to its end, so that it gets the reason.
+pub const UPSTREAM_LINGER_MS: u64 = 1_000;
+
+/// Connections to one admin listener at one time.
+pub const ADMIN_CONNS_MAX: usize = 64;
+/// Milliseconds for one admin request and its answer.
+pub const ADMIN_DEADLINE_MS: u64 = 10_000;
+/// Milliseconds of the service thread's heartbeat: how late it sees the shutdown flag at most.
+pub const SERVICE_TICK_MS: u64 = 100;
+/// Milliseconds that a drain may take.
+pub const DRAIN_MS: u64 = 10_000;
 
 /// Publications of history that a room keeps.
 pub const HISTORY_COUNT: usize = 64;
@@ -104,6 +129,8 @@ pub const SEND_PARTS_MAX: usize = 16;
 pub const SHARDS_MAX: usize = 255;
 /// Bytes of one lane. Address space until used: an empty lane restarts at its first page.
 pub const LANE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a lap after which an empty lane goes back to its first page.
+pub const LANE_RESTART_BYTES: usize = 16 * 1024;
 /// Bytes by which a frame between cores may exceed its payload: room name, key, publisher, archive.
 pub const LANE_FRAME_OVERHEAD: usize = 1024;
 /// Bytes of the largest frame between cores.
@@ -127,6 +154,8 @@ pub const RECV_BUFFERS: usize = 1_024;
 pub const RECV_BUFFER_BYTES: usize = 2 * 1024;
 /// Completions reaped in one turn before lanes and timers have theirs.
 pub const COMPLETIONS_PER_TURN: usize = 4_096;
+/// Connections that wait for an accept on one listener; the kernel caps it at net.core.somaxconn.
+pub const LISTEN_BACKLOG: i32 = 4_096;
 /// Milliseconds of one timer wheel tick.
 pub const TICK_MS: u64 = 32;
 /// Milliseconds that an idle shard sleeps at most, so that its liveness shows in `/health`.
@@ -145,6 +174,10 @@ const _: () = assert!(
 const _: () = assert!(
     LANE_BYTES >= 2 * LANE_FRAME_MAX,
     "a frame must fit on either side of the wrap"
+);
+const _: () = assert!(
+    LANE_BYTES >= 4 * LANE_RESTART_BYTES && LANE_BYTES.is_power_of_two(),
+    "an empty lane restarts before it has used up much of its lap"
 );
 const _: () = assert!(
     LANE_BYTES >= 2 * RECV_OUTPUT_MAX,
@@ -177,12 +210,16 @@ const _: () = assert!(
     UPSTREAM_ANSWER_MAX >= 16 + UPSTREAM_NAME_MAX + UPSTREAM_PING_MAX,
     "every answer but a long error text fits by itself"
 );
+const _: () = assert!(
+    UPSTREAM_OPENING_BYTES >= 2 * UPSTREAM_NAME_MAX + 128,
+    "the longest HELLO fits the opening"
+);
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(
     TAIL_BYTES >= 2 * CHUNK_BYTES_MAX,
     "a tail holds more than its newest chunk"
 );
 const _: () = assert!(
-    ROOM_NAME_MAX < LANE_FRAME_OVERHEAD / 2,
-    "a name fits a frame's overhead"
+    ROOM_NAME_MAX + 2 * USER_NAME_MAX + 192 <= LANE_FRAME_OVERHEAD,
+    "the names fit a frame's overhead"
 );

@@ -1,1 +1,5 @@
-//! access
+//! Who may come in.
+
+pub mod origin;
+
+pub use origin::Origins;

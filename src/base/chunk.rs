@@ -109,11 +109,18 @@ const CLASSES: usize = (CHUNK_BYTES_MAX / CHUNK_BYTES_MIN).ilog2() as usize + 1;
 pub struct ChunkPool {
     released: [VecDeque<Rc<Chunk>>; CLASSES],
     bytes: usize,
+    outstanding: usize,
 }
 
 impl ChunkPool {
     /// A chunk with room for `bytes` at least. Larger than [`CHUNK_BYTES_MAX`] it has exactly that size.
     pub fn take(&mut self, bytes: usize) -> Rc<Chunk> {
+        let chunk = self.find(bytes);
+        self.outstanding += chunk.capacity();
+        chunk
+    }
+
+    fn find(&mut self, bytes: usize) -> Rc<Chunk> {
         let Some(class) = class_of(bytes) else {
             return Chunk::new(bytes);
         };
@@ -128,11 +135,17 @@ impl ChunkPool {
 
     /// Takes a chunk back for reuse once its last part is gone.
     pub fn release(&mut self, chunk: Rc<Chunk>) {
+        self.outstanding -= chunk.capacity();
         let fits = self.bytes + chunk.capacity() <= CHUNK_POOL_BYTES;
         if let Some(class) = class_of(chunk.capacity()).filter(|_| fits) {
             self.bytes += chunk.capacity();
             self.released[class].push_back(chunk);
         }
+    }
+
+    /// Bytes of the chunks that were taken and not released.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
     }
 
     /// Bytes that wait for reuse, chunks still being read included.
@@ -184,11 +197,13 @@ mod tests {
     #[test]
     fn the_pool_is_bounded_and_oversize_chunks_are_not_kept() {
         let mut pool = ChunkPool::default();
-        pool.release(Chunk::new(CHUNK_BYTES_MAX * 2));
-        assert_eq!(pool.bytes(), 0);
-        for _ in 0..2 * CHUNK_POOL_BYTES / CHUNK_BYTES_MAX {
-            pool.release(Chunk::new(CHUNK_BYTES_MAX));
-        }
+        let oversize = pool.take(CHUNK_BYTES_MAX * 2);
+        assert_eq!(pool.outstanding(), CHUNK_BYTES_MAX * 2);
+        pool.release(oversize);
+        assert_eq!((pool.bytes(), pool.outstanding()), (0, 0));
+        let count = 2 * CHUNK_POOL_BYTES / CHUNK_BYTES_MAX;
+        let taken: Vec<_> = (0..count).map(|_| pool.take(CHUNK_BYTES_MAX)).collect();
+        taken.into_iter().for_each(|chunk| pool.release(chunk));
         assert_eq!(pool.bytes(), CHUNK_POOL_BYTES);
     }
 }

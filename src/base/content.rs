@@ -1,7 +1,9 @@
 //! What a payload is, as the upstream protocol's content bits say.
 
+use rkyv::{Archive, Serialize};
+
 /// Content of a publication's payload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize)]
 #[repr(u8)]
 pub enum Content {
     /// One JSON document, checked where it entered; goes to JSON clients as it is.

@@ -1,6 +1,7 @@
 //! Identifiers. Newtypes, so that a slot is never taken for an offset.
 
 use foldhash::fast::FixedState;
+use rkyv::{Archive, Serialize};
 use std::fmt;
 use std::hash::BuildHasher;
 
@@ -12,7 +13,7 @@ pub struct NodeId(pub u16);
 ///
 /// The slot is reused, the pair is not (until the 24-bit generation wraps): a completion that
 /// carries an old generation belongs to a connection that is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize)]
 pub struct ConnId {
     /// Index into the ring's registered file table and into the shard's connection slab.
     pub slot: u32,
@@ -26,7 +27,7 @@ impl ConnId {
 }
 
 /// A view of a room on one shard: index and generation, as [`ConnId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize)]
 pub struct ViewId {
     /// Index into the shard's views.
     pub index: u32,
@@ -35,11 +36,11 @@ pub struct ViewId {
 }
 
 /// Position of a publication in its room: 1 is the first, 0 means none yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Archive, Serialize)]
 pub struct Offset(pub u64);
 
 /// Incarnation of a room's history: offsets of different epochs are not comparable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize)]
 pub struct Epoch(pub u32);
 
 impl fmt::Display for Offset {

@@ -37,13 +37,15 @@ pub enum CloseReason {
     Shutdown,
     /// `send` without anybody to receive it.
     NotAvailable,
+    /// A connection token that cannot be verified.
+    InvalidToken,
     /// A fault of ours; the client comes back.
     Internal,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PeerClosed,
         Self::PeerVanished,
         Self::UpgradeRefused,
@@ -59,6 +61,7 @@ impl CloseReason {
         Self::WriteError,
         Self::Shutdown,
         Self::NotAvailable,
+        Self::InvalidToken,
         Self::Internal,
     ];
 
@@ -80,6 +83,7 @@ impl CloseReason {
             Self::WriteError => Some(3009),
             Self::Shutdown => Some(3001),
             Self::NotAvailable => Some(3508),
+            Self::InvalidToken => Some(3500),
             Self::Internal => Some(3004),
         }
     }
@@ -102,6 +106,7 @@ impl CloseReason {
             Self::WriteError => "write error",
             Self::Shutdown => "shutdown",
             Self::NotAvailable => "not available",
+            Self::InvalidToken => "invalid token",
             Self::Internal => "internal server error",
         }
     }
@@ -124,6 +129,7 @@ impl CloseReason {
             Self::WriteError => "write_error",
             Self::Shutdown => "shutdown",
             Self::NotAvailable => "not_available",
+            Self::InvalidToken => "invalid_token",
             Self::Internal => "internal",
         }
     }

@@ -1,1 +1,71 @@
-//! cli
+//! The command line: `serve`, `pub`, `sub`.
+
+mod publish;
+mod serve;
+mod subscribe;
+
+use crate::config::raw::ServeFlags;
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Exit code of a command line, configuration or environment that cannot work.
+const EXIT_USAGE: u8 = 2;
+
+/// Edge broker: holds WebSocket clients, fans out what services publish.
+///
+/// Without a command, serves on loopback with a demo page at http://127.0.0.1:8000/.
+#[derive(Debug, Parser)]
+#[command(name = "ringcast", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker
+    Serve(Box<ServeFlags>),
+    /// Publish one message over the upstream protocol and print its place in the room
+    Pub(publish::PubFlags),
+    /// Subscribe to a room over WebSocket and print its publications, one a line
+    Sub(subscribe::SubFlags),
+}
+
+/// Flags alone, for the defaults of a call without a command.
+#[derive(Debug, Parser)]
+struct Defaults {
+    #[command(flatten)]
+    serve: ServeFlags,
+}
+
+/// Runs the command of this process's arguments.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        None => {
+            let defaults = Defaults::parse_from(["ringcast"]).serve;
+            serve::run(ServeFlags {
+                demo: true,
+                ..defaults
+            })
+        }
+        Some(Command::Serve(flags)) => serve::run(*flags),
+        Some(Command::Pub(flags)) => publish::run(&flags),
+        Some(Command::Sub(flags)) => subscribe::run(&flags),
+    }
+}
+
+/// Whose upstream credentials a command uses.
+#[derive(Debug, Args)]
+struct Credentials {
+    /// Key id, when the broker has keys
+    #[arg(long, value_name = "ID", requires = "secret_file")]
+    key_id: Option<String>,
+    /// File that holds the key's secret
+    #[arg(long, value_name = "FILE", requires = "key_id")]
+    secret_file: Option<std::path::PathBuf>,
+}
+
+fn fail(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("ringcast: {error}");
+    ExitCode::from(EXIT_USAGE)
+}

@@ -7,15 +7,23 @@ use std::sync::Arc;
 
 /// The doorbells of all nodes, by node index. Cloned to every thread.
 #[derive(Clone, Debug)]
-pub struct Doorbells(Arc<[OwnedFd]>);
+pub struct Doorbells(Vec<Arc<OwnedFd>>);
 
 impl Doorbells {
-    /// One doorbell per node.
-    pub fn new(nodes: usize) -> io::Result<Self> {
-        let bells: io::Result<Vec<OwnedFd>> = (0..nodes)
-            .map(|_| Ok(eventfd(0, EventfdFlags::CLOEXEC)?))
-            .collect();
-        Ok(Self(bells?.into()))
+    /// One doorbell per node. The last node, the service thread, reads its own without blocking;
+    /// a ring waits on a blocking one (a non-blocking one would complete at once).
+    pub fn new(nodes: u16) -> io::Result<Self> {
+        let flags = |node| {
+            let last = node + 1 == nodes;
+            EventfdFlags::CLOEXEC
+                | if last {
+                    EventfdFlags::NONBLOCK
+                } else {
+                    EventfdFlags::empty()
+                }
+        };
+        let bells = (0..nodes).map(|node| Ok(Arc::new(eventfd(0, flags(node))?)));
+        Ok(Self(bells.collect::<io::Result<_>>()?))
     }
 
     /// The descriptor of a node's doorbell.
@@ -23,10 +31,8 @@ impl Doorbells {
         &self.0[usize::from(node)]
     }
 
-    /// Rings from a thread without a ring of its own.
-    pub fn ring(&self, node: u16) {
-        // The counter cannot overflow with one write per sleep; EINTR is retried by rustix's caller
-        // contract only for blocking calls, and an eventfd write below its maximum never blocks.
-        let _ = rustix::io::write(self.fd(node), &1u64.to_ne_bytes());
+    /// The descriptors, by node index.
+    pub fn into_inner(self) -> Vec<Arc<OwnedFd>> {
+        self.0
     }
 }

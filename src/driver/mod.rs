@@ -228,6 +228,8 @@ pub trait Driver {
     fn recycle(&mut self, loan: Loan);
     /// A vector for [`Payload::Many`], reused from completed sends.
     fn spare_parts(&mut self) -> Vec<Part>;
+    /// Takes back a vector that was not used.
+    fn return_parts(&mut self, parts: Vec<Part>);
     /// Slots of the file table.
     fn slots(&self) -> u32;
     /// Counts since the start.

@@ -1,8 +1,9 @@
 //! The life cycle of a shard's sockets on top of a [`Driver`].
 //!
 //! Per slot: at most one multishot receive and one send in flight. A slot ends in one order only:
-//! shut down, cancel, wait for the terminal completion of each of its operations, free the slot,
-//! report [`Event::Closed`]. Until then its [`ConnId`] stays the same; afterwards the generation
+//! cancel, wait for the terminal completion of each of its operations, free the slot, report
+//! [`Event::Closed`]. No shutdown: io_uring runs it on a worker thread that looks the slot up when
+//! it gets there, which may be after the slot has a new owner. Until then its [`ConnId`] stays the same; afterwards the generation
 //! moves on and completions that still carry the old one are counted and dropped.
 
 use super::{Completion, Driver, DriverCounts, Loan, Op, Payload, Token, Wait};
@@ -68,6 +69,13 @@ pub enum Event {
     },
     /// Another thread rang.
     Bell,
+}
+
+impl Event {
+    /// Whether it is part of what a peer sent: these of one socket keep their order.
+    pub fn is_inbound(&self) -> bool {
+        matches!(self, Self::Received { .. } | Self::Ended { .. })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +226,6 @@ impl<D: Driver> Sockets<D> {
             slot.recv = RecvState::Idle;
         }
         if slot.recv == RecvState::Armed || slot.sending {
-            self.driver.push(Op::Shutdown(conn));
             self.driver.push(Op::Cancel(conn));
         }
         self.close_when_quiet(conn);
@@ -254,6 +261,11 @@ impl<D: Driver> Sockets<D> {
     /// A vector for the parts of a send.
     pub fn spare_parts(&mut self) -> Vec<Part> {
         self.driver.spare_parts()
+    }
+
+    /// Takes back a vector that was not used.
+    pub fn return_parts(&mut self, parts: Vec<Part>) {
+        self.driver.return_parts(parts);
     }
 
     /// Rings the doorbell of a node.

@@ -379,9 +379,8 @@ impl Driver for Uring {
         let mut loan = None;
         match token {
             Token::Send(conn) => {
-                if let Some(Payload::Many(mut parts)) = self.in_flight[conn.slot as usize].take() {
-                    parts.clear();
-                    self.spare.push(parts);
+                if let Some(Payload::Many(parts)) = self.in_flight[conn.slot as usize].take() {
+                    self.return_parts(parts);
                 }
             }
             Token::Recv(_) => {
@@ -430,6 +429,11 @@ impl Driver for Uring {
         self.spare
             .pop()
             .unwrap_or_else(|| Vec::with_capacity(SEND_PARTS_MAX))
+    }
+
+    fn return_parts(&mut self, mut parts: Vec<Part>) {
+        parts.clear();
+        self.spare.push(parts);
     }
 
     fn slots(&self) -> u32 {

@@ -42,6 +42,7 @@ pub enum Published {
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Home {
+    room: Box<str>,
     epoch: Epoch,
     top: Offset,
     history: History,
@@ -53,8 +54,9 @@ pub struct Home {
 
 impl Home {
     /// A room that nobody has published to.
-    pub fn new(epoch: Epoch, now_ms: u64) -> Self {
+    pub fn new(room: &str, epoch: Epoch, now_ms: u64) -> Self {
         Self {
+            room: room.into(),
             epoch,
             top: Offset(0),
             history: History::default(),
@@ -129,6 +131,11 @@ impl Home {
         &self.interested
     }
 
+    /// Name of the room.
+    pub fn room(&self) -> &str {
+        &self.room
+    }
+
     /// Incarnation of the room.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -192,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_is_sequenced_is_in_the_history() {
-        let mut home = Home::new(Epoch(7), 0);
+        let mut home = Home::new("news", Epoch(7), 0);
         for expected in 1..=30 {
             let published = home.publish(&incoming(b"1", None), 0, &LIMITS);
             assert_eq!(published, Published::Sequenced(Offset(expected)));
@@ -202,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_repeated_key_gets_the_first_offset_within_the_window() {
-        let mut home = Home::new(Epoch(7), 0);
+        let mut home = Home::new("news", Epoch(7), 0);
         assert_eq!(
             home.publish(&incoming(b"1", Some(1)), 0, &LIMITS),
             Published::Sequenced(Offset(1))
@@ -223,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_publication_outside_history_has_no_offset() {
-        let mut home = Home::new(Epoch(7), 0);
+        let mut home = Home::new("news", Epoch(7), 0);
         let typing = Incoming {
             skip_history: true,
             ..incoming(b"1", None)
@@ -237,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_late_uninterest_does_not_silence_a_newer_view() {
-        let (mut home, shard) = (Home::new(Epoch(7), 0), NodeId(3));
+        let (mut home, shard) = (Home::new("news", Epoch(7), 0), NodeId(3));
         let (old, new) = (
             ViewId {
                 index: 1,
@@ -256,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_home_is_forgotten_only_when_it_keeps_nothing() {
-        let mut home = Home::new(Epoch(7), 0);
+        let mut home = Home::new("news", Epoch(7), 0);
         home.publish(&incoming(b"1", Some(1)), 10, &LIMITS);
         assert!(!home.expire(59, &LIMITS, 10), "key and history");
         assert!(!home.expire(109, &LIMITS, 10), "history");

@@ -8,10 +8,17 @@
 //! behind an upgrade's head are frames, once the caller has answered 101. Where HTTP lets a server
 //! be lenient, this one is not: proxies in front may read a doubtful head otherwise.
 
-use crate::limits::{
-    REFUSAL_RETRY_AFTER_S, UPGRADE_BYTES_MAX, UPGRADE_HEADERS_MAX, UPGRADE_PROTOCOLS_MAX,
-};
-use tungstenite::handshake::derive_accept_key;
+mod answer;
+mod fields;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
+
+pub use answer::{Refusal, write_page, write_refusal, write_switching_protocols};
+#[cfg(any(test, fuzzing))]
+pub use fuzz::fuzz_upgrade;
+
+use crate::limits::{UPGRADE_BYTES_MAX, UPGRADE_HEADERS_MAX};
+use fields::Fields;
 
 /// What has come in of a request's head. Holds no memory until a head comes in parts.
 #[derive(Debug, Default)]
@@ -50,27 +57,6 @@ pub struct Upgrade {
     pub accept: [u8; 28],
     /// Offered subprotocols, each a token, in the client's order of preference, none twice.
     pub protocols: Vec<String>,
-}
-
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// 400: not a valid request or not a valid upgrade.
-    BadRequest,
-    /// 403: the origin is not allowed.
-    Forbidden,
-    /// 404: nothing has this path.
-    NotFound,
-    /// 405: only GET is served.
-    MethodNotAllowed,
-    /// 426: a WebSocket version other than 13.
-    VersionNotSupported,
-    /// 431: more bytes or header fields than [`UPGRADE_BYTES_MAX`] and [`UPGRADE_HEADERS_MAX`].
-    HeadTooLarge,
-    /// 503: no room for another connection.
-    Overloaded,
-    /// 505: an HTTP version other than 1.1.
-    HttpVersionNotSupported,
 }
 
 impl RequestHead {
@@ -142,7 +128,7 @@ impl Scan {
             match line {
                 b"\r" => return Ok(Some(self.scanned)),
                 [b' ' | b'\t', ..] => return bad("header fields of one line expected"),
-                [inside @ .., b'\r'] if !inside.contains(&b'\r') => {}
+                [.., b'\r'] => {}
                 _ => return bad("lines that end with CR LF expected"),
             }
             if self.lines > UPGRADE_HEADERS_MAX + 1 {
@@ -215,238 +201,393 @@ fn split_target(target: &str) -> Result<(&str, Option<&str>), Refused> {
     })
 }
 
-/// The header fields that matter here.
-#[derive(Default)]
-struct Fields<'h> {
-    host: Option<&'h str>,
-    key: Option<&'h str>,
-    version: Option<&'h str>,
-    origin: Option<&'h str>,
-    upgrade_has_websocket: bool,
-    connection_has_upgrade: bool,
-    /// Any `Sec-WebSocket-*` field: the client means WebSocket, even if it does not say so rightly.
-    has_websocket_fields: bool,
-    protocols: Vec<&'h str>,
-}
+#[cfg(test)]
+mod tests {
+    use super::fuzz::read;
+    use super::*;
+    use crate::limits::UPGRADE_PROTOCOLS_MAX;
+    use proptest::prelude::*;
 
-impl<'h> Fields<'h> {
-    fn collect(headers: &[httparse::Header<'h>]) -> Result<Self, Refused> {
-        let mut fields = Self::default();
-        for header in headers {
-            fields.take(header.name, header.value)?;
-        }
-        match fields.host {
-            Some(host) if host_is_plain(host) => Ok(fields),
-            _ => bad("one Host field expected"),
+    const GET: &str = "GET /connection/websocket HTTP/1.1\r\nHost: localhost:8000\r\n";
+    const FIELDS: [&str; 4] = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+
+    /// An upgrade request with the given lines added.
+    fn request(more: &[&str]) -> String {
+        let lines: Vec<&str> = FIELDS.iter().chain(more).copied().collect();
+        format!("{GET}{}\r\n\r\n", lines.join("\r\n"))
+    }
+
+    /// An upgrade request in which the line that begins with `name` is `line`, or is left out.
+    fn request_with(name: &str, line: &str) -> String {
+        let kept = FIELDS.iter().filter(|field| !field.starts_with(name));
+        let lines: Vec<&str> = kept
+            .copied()
+            .chain([line])
+            .filter(|line| !line.is_empty())
+            .collect();
+        format!("{GET}{}\r\n\r\n", lines.join("\r\n"))
+    }
+
+    /// The verdict on `request`, the same whatever the reads.
+    fn verdict(request: &str) -> HeadStep {
+        let (_, whole) = read(request.as_bytes(), request.len());
+        assert_eq!(read(request.as_bytes(), 1).1, whole);
+        whole
+    }
+
+    #[track_caller]
+    fn upgrade(request: &str) -> Upgrade {
+        match verdict(request) {
+            HeadStep::Upgrade(upgrade) => upgrade,
+            other => panic!("{request:?} gave {other:?}"),
         }
     }
 
-    fn take(&mut self, name: &str, value: &'h [u8]) -> Result<(), Refused> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        if is("host") {
-            set_once(&mut self.host, value, "one Host field expected")?;
-        } else if is("content-length") {
-            if value.trim_ascii() != b"0" {
-                return bad("request without a body expected");
-            }
-        } else if is("transfer-encoding") {
-            return bad("request without a body expected");
-        } else if is("connection") {
-            self.connection_has_upgrade |= list_has(value, b"upgrade");
-        } else if is("upgrade") {
-            self.upgrade_has_websocket |= list_has(value, b"websocket");
-        } else if is("origin") {
-            set_once(&mut self.origin, value, "at most one Origin field expected")?;
-        } else if is("sec-websocket-key") {
-            set_once(&mut self.key, value, "one Sec-WebSocket-Key field expected")?;
-        } else if is("sec-websocket-version") {
-            set_once(
-                &mut self.version,
-                value,
-                "one Sec-WebSocket-Version field expected",
-            )?;
-        } else if is("sec-websocket-protocol") {
-            self.take_protocols(value)?;
+    #[track_caller]
+    fn refusal(request: &str) -> Refusal {
+        match verdict(request) {
+            HeadStep::Refuse(refusal, _) => refusal,
+            other => panic!("{request:?} gave {other:?}"),
         }
-        const WEBSOCKET_PREFIX: &str = "sec-websocket-";
-        self.has_websocket_fields |= name
-            .get(..WEBSOCKET_PREFIX.len())
-            .is_some_and(|prefix| prefix.eq_ignore_ascii_case(WEBSOCKET_PREFIX));
-        Ok(())
     }
 
-    /// One field of offered subprotocols. A client may send it empty when it offers none.
-    fn take_protocols(&mut self, value: &'h [u8]) -> Result<(), Refused> {
-        for protocol in list(value) {
-            if !is_token(protocol) || self.protocols.len() == UPGRADE_PROTOCOLS_MAX {
-                return bad("Sec-WebSocket-Protocol of at most 16 tokens expected");
-            }
-            let Ok(protocol) = std::str::from_utf8(protocol) else {
-                return bad("Sec-WebSocket-Protocol of at most 16 tokens expected");
-            };
-            if self.protocols.contains(&protocol) {
-                return bad("Sec-WebSocket-Protocol without repetition expected");
-            }
-            self.protocols.push(protocol);
-        }
-        Ok(())
+    #[test]
+    fn the_request_of_the_rfc_is_accepted_with_its_answer() {
+        let upgrade = upgrade(&request(&["Origin: http://example.com"]));
+        assert_eq!(&upgrade.accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(upgrade.path, "/connection/websocket");
+        assert_eq!(upgrade.query, None);
+        assert_eq!(upgrade.origin.as_deref(), Some("http://example.com"));
+        assert!(upgrade.protocols.is_empty());
     }
 
-    fn asks_for_websocket(&self) -> bool {
-        self.upgrade_has_websocket || self.has_websocket_fields
+    #[test]
+    fn the_query_is_split_off() {
+        let request = request(&[]).replace("websocket HTTP", "websocket?a=b?c&d HTTP");
+        let upgrade = upgrade(&request);
+        assert_eq!(upgrade.path, "/connection/websocket");
+        assert_eq!(upgrade.query.as_deref(), Some("a=b?c&d"));
     }
 
-    /// The rules of RFC 6455 section 4.2.1.
-    fn upgrade(self, path: &str, query: Option<&str>) -> Result<Upgrade, Refused> {
-        if !self.upgrade_has_websocket {
-            return bad("Upgrade: websocket expected");
+    #[test]
+    fn bytes_behind_the_head_are_left() {
+        let request = request(&[]);
+        let stream = format!("{request}frames");
+        for cut in [0, 1, 20, request.len() - 1] {
+            let mut head = RequestHead::new();
+            let (first, second) = stream.as_bytes().split_at(cut);
+            assert_eq!(head.feed(first), (cut, HeadStep::More));
+            let (used, step) = head.feed(second);
+            assert_eq!(&second[used..], b"frames");
+            assert!(matches!(step, HeadStep::Upgrade(_)));
         }
-        if !self.connection_has_upgrade {
-            return bad("Connection: Upgrade expected");
+    }
+
+    #[test]
+    fn a_head_in_one_piece_is_not_copied() {
+        let mut head = RequestHead::new();
+        head.feed(request(&[]).as_bytes());
+        assert_eq!(head.buffer.capacity(), 0);
+    }
+
+    #[test]
+    fn no_byte_is_looked_at_twice_for_the_end_of_the_head() {
+        let request = request(&[]);
+        let mut head = RequestHead::new();
+        for (index, byte) in request.as_bytes()[..request.len() - 1].iter().enumerate() {
+            assert_eq!(head.feed(&[*byte]), (1, HeadStep::More));
+            assert_eq!(head.scan.scanned, index + 1);
         }
-        match self.version {
-            Some("13") => {}
-            Some(_) => {
-                let expected = "Sec-WebSocket-Version: 13 expected";
-                return Err((Refusal::VersionNotSupported, expected));
-            }
-            None => return bad("Sec-WebSocket-Version: 13 expected"),
+    }
+
+    #[test]
+    fn tokens_are_found_in_lists_whatever_their_case() {
+        for line in [
+            "Connection: keep-alive, Upgrade",
+            "connection:upgrade",
+            "CONNECTION: \tUPGRADE\t, ,",
+            "Connection: keep-alive\r\nConnection: Upgrade",
+        ] {
+            upgrade(&request_with("Connection", line));
         }
-        let key = match self.key {
-            Some(key) if key_is_valid(key.as_bytes()) => key,
-            _ => return bad("Sec-WebSocket-Key of 16 bytes in base64 expected"),
-        };
-        let mut accept = [0; 28];
-        for (to, from) in accept
-            .iter_mut()
-            .zip(derive_accept_key(key.as_bytes()).bytes())
-        {
-            *to = from;
+        for line in ["upgrade: WebSocket", "Upgrade: h2c, websocket"] {
+            upgrade(&request_with("Upgrade", line));
         }
-        Ok(Upgrade {
+    }
+
+    #[test]
+    fn a_token_must_match_exactly() {
+        for line in [
+            "",
+            "Connection: Upgraded",
+            "Connection: keep-alive Upgrade",
+            "Connection: \"Upgrade\"",
+        ] {
+            assert_eq!(
+                refusal(&request_with("Connection", line)),
+                Refusal::BadRequest
+            );
+        }
+        for line in [
+            "",
+            "Upgrade: websockets",
+            "Upgrade: websocket/13",
+            "Upgrade: h2c",
+        ] {
+            assert_eq!(refusal(&request_with("Upgrade", line)), Refusal::BadRequest);
+        }
+    }
+
+    #[test]
+    fn protocols_come_in_lists_and_several_lines() {
+        let upgrade = upgrade(&request(&[
+            "Sec-WebSocket-Protocol: centrifuge-json ,, centrifuge-protobuf",
+            "sec-websocket-protocol: other",
+        ]));
+        let expected = ["centrifuge-json", "centrifuge-protobuf", "other"];
+        assert_eq!(upgrade.protocols, expected);
+    }
+
+    #[test]
+    fn an_empty_protocol_field_counts_as_absent() {
+        for line in ["Sec-WebSocket-Protocol:", "Sec-WebSocket-Protocol: \t "] {
+            assert!(upgrade(&request(&[line])).protocols.is_empty());
+        }
+    }
+
+    #[test]
+    fn protocols_must_be_few_tokens_each_once() {
+        let many: Vec<String> = (0..=UPGRADE_PROTOCOLS_MAX)
+            .map(|n| format!("p{n}"))
+            .collect();
+        let many = format!("Sec-WebSocket-Protocol: {}", many.join(","));
+        for line in [
+            "Sec-WebSocket-Protocol: a b",
+            "Sec-WebSocket-Protocol: a;b",
+            "Sec-WebSocket-Protocol: a, a",
+            &many,
+        ] {
+            assert_eq!(refusal(&request(&[line])), Refusal::BadRequest);
+        }
+    }
+
+    #[test]
+    fn the_key_must_be_16_bytes_in_base64() {
+        for key in [
+            "",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZ===",
+            "dGhlIHNhbXBsZSBub25jZQ=A",
+            "dGhlIHNhbXBsZSBub25j_Q==",
+            "dGhlIHNhbXBsZSBub25jZWU=",
+            "dGhlIHNhbXBsZSBub25jZWVl",
+        ] {
+            let line = format!("Sec-WebSocket-Key: {key}");
+            assert_eq!(
+                refusal(&request_with("Sec-WebSocket-Key", &line)),
+                Refusal::BadRequest
+            );
+        }
+        assert_eq!(
+            refusal(&request_with("Sec-WebSocket-Key", "")),
+            Refusal::BadRequest
+        );
+    }
+
+    #[test]
+    fn only_version_13_is_spoken() {
+        let with = |line| refusal(&request_with("Sec-WebSocket-Version", line));
+        assert_eq!(
+            with("Sec-WebSocket-Version: 8"),
+            Refusal::VersionNotSupported
+        );
+        assert_eq!(
+            with("Sec-WebSocket-Version: 13, 8"),
+            Refusal::VersionNotSupported
+        );
+        assert_eq!(with(""), Refusal::BadRequest);
+    }
+
+    #[test]
+    fn fields_that_must_be_single_are() {
+        for line in [
+            "Host: other",
+            "Host: localhost:8000",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version: 13",
+            "Origin: http://a\r\nOrigin: http://b",
+        ] {
+            assert_eq!(refusal(&request(&[line])), Refusal::BadRequest, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_needed_and_plain() {
+        for host in [
+            "",
+            "Host:\r\n",
+            "Host: a, b\r\n",
+            "Host: u@a\r\n",
+            "Host: a/b\r\n",
+        ] {
+            let request = request(&[]).replace("Host: localhost:8000\r\n", host);
+            assert_eq!(refusal(&request), Refusal::BadRequest, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_declares_a_body_is_refused() {
+        for line in [
+            "Content-Length: 5",
+            "Content-Length: 00",
+            "Content-Length: 0, 5",
+            "Content-Length: +0",
+            "Content-Length: 0\r\nContent-Length: 5",
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding: identity",
+        ] {
+            assert_eq!(refusal(&request(&[line])), Refusal::BadRequest, "{line}");
+            let page = format!("{GET}{line}\r\n\r\n");
+            assert_eq!(refusal(&page), Refusal::BadRequest, "{line}");
+        }
+        upgrade(&request(&["Content-Length: 0"]));
+    }
+
+    #[test]
+    fn lines_end_with_cr_lf_and_nothing_else() {
+        let good = request(&["X-A: b"]);
+        for (from, to) in [
+            ("HTTP/1.1\r\n", "HTTP/1.1\n"),
+            ("X-A: b\r\n", "X-A: b\n"),
+            ("X-A: b\r\n\r\n", "X-A: b\n\n"),
+            ("X-A: b\r\n\r\n", "X-A: b\r\n\n"),
+            ("X-A: b", "X-A: b\rc"),
+            ("X-A: b", "X-A: b\r\r"),
+            ("X-A: b", "X-A: b\r\n folded"),
+            ("X-A: b", "X-A: b\r\n\tfolded"),
+            ("X-A: b", "X-A: b\r\n "),
+            ("X-A: b", "X-A: b\0"),
+            ("X-A: b", "X-A : b"),
+            ("X-A: b", "X-A"),
+            ("X-A: b", ": b"),
+            ("X-A: b", "X\u{e4}: b"),
+            ("GET /", "\r\nGET /"),
+            ("GET /", " GET /"),
+            ("GET /", "GET  /"),
+        ] {
+            let request = good.replacen(from, to, 1);
+            assert_ne!(request, good);
+            assert_eq!(refusal(&request), Refusal::BadRequest, "{from:?} as {to:?}");
+        }
+        upgrade(&good);
+    }
+
+    #[test]
+    fn the_target_is_in_origin_form() {
+        for target in [
+            "http://a/connection",
+            "*",
+            "a:80",
+            "a",
+            "/a#b",
+            "/\u{e4}",
+            "?a",
+        ] {
+            let request = request(&[]).replacen("/connection/websocket", target, 1);
+            assert_eq!(refusal(&request), Refusal::BadRequest, "{target}");
+        }
+    }
+
+    #[test]
+    fn only_get_over_http_1_1_is_served() {
+        for method in ["POST", "HEAD", "OPTIONS", "CONNECT", "GETS"] {
+            let request = request(&[]).replacen("GET", method, 1);
+            assert_eq!(refusal(&request), Refusal::MethodNotAllowed, "{method}");
+        }
+        assert_eq!(
+            refusal(&request(&[]).replacen("GET", "get", 1)),
+            Refusal::BadRequest
+        );
+        for version in ["HTTP/1.0", "HTTP/1.2", "HTTP/2.0"] {
+            let request = request(&[]).replacen("HTTP/1.1", version, 1);
+            assert_eq!(
+                refusal(&request),
+                Refusal::HttpVersionNotSupported,
+                "{version}"
+            );
+        }
+        assert_eq!(refusal("GET /\r\n\r\n"), Refusal::BadRequest);
+    }
+
+    #[test]
+    fn what_is_no_http_is_refused_at_its_first_byte() {
+        for first in [0x16, 0, b'\r', b'{', 0xff] {
+            let step = RequestHead::new().feed(&[first]).1;
+            assert!(matches!(step, HeadStep::Refuse(Refusal::BadRequest, _)));
+        }
+    }
+
+    #[test]
+    fn a_get_without_upgrade_asks_for_a_page() {
+        let page = |path: &str| HeadStep::Get {
             path: path.to_owned(),
-            query: query.map(str::to_owned),
-            origin: self.origin.map(str::to_owned),
-            accept,
-            protocols: self.protocols.into_iter().map(str::to_owned).collect(),
-        })
+        };
+        assert_eq!(verdict("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), page("/"));
+        assert_eq!(verdict("GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n"), page("/a"));
+        // Some clients offer HTTP/2 with every request; a server may go on without.
+        let h2c = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+        assert_eq!(verdict(h2c), page("/"));
     }
-}
 
-/// Sets a field that may come once.
-fn set_once<'h>(
-    field: &mut Option<&'h str>,
-    value: &'h [u8],
-    expected: &'static str,
-) -> Result<(), Refused> {
-    let value = value.trim_ascii();
-    match std::str::from_utf8(value) {
-        Ok(value) if field.is_none() && value.is_ascii() => {
-            *field = Some(value);
-            Ok(())
+    #[test]
+    fn a_head_has_at_most_8192_bytes() {
+        let room = UPGRADE_BYTES_MAX - request(&["X: "]).len();
+        let fits = request(&[&format!("X: {}", "a".repeat(room))]);
+        assert_eq!(fits.len(), UPGRADE_BYTES_MAX);
+        upgrade(&fits);
+        let too_large = request(&[&format!("X: {}", "a".repeat(room + 1))]);
+        assert_eq!(refusal(&too_large), Refusal::HeadTooLarge);
+    }
+
+    #[test]
+    fn a_head_has_at_most_64_fields() {
+        let fill = |count| vec!["X: y"; count];
+        // Host and the four fields of the upgrade count too.
+        upgrade(&request(&fill(UPGRADE_HEADERS_MAX - 5)));
+        let too_many = request(&fill(UPGRADE_HEADERS_MAX - 4));
+        assert_eq!(refusal(&too_many), Refusal::HeadTooLarge);
+        let endless = "X: y\r\n".repeat(UPGRADE_HEADERS_MAX);
+        assert_eq!(refusal(&format!("{GET}{endless}")), Refusal::HeadTooLarge);
+    }
+
+    #[test]
+    fn the_fuzz_seeds_keep_every_promise() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/upgrade");
+        let mut seeds = 0;
+        for entry in std::fs::read_dir(corpus).expect("the seeds are in the repository") {
+            fuzz_upgrade(&std::fs::read(entry.unwrap().path()).unwrap());
+            seeds += 1;
         }
-        _ => bad(expected),
+        assert!(seeds > 0);
     }
-}
 
-/// Whether a `Host` value has only what an authority without user information may have.
-fn host_is_plain(host: &str) -> bool {
-    !host.is_empty()
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte))
-}
-
-/// The elements of a comma list, without the empty ones (RFC 9110 section 5.6.1).
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
-}
-
-fn list_has(value: &[u8], token: &[u8]) -> bool {
-    list(value).any(|element| element.eq_ignore_ascii_case(token))
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
-/// Base64 of 16 bytes: 22 digits and two pads. Unused bits of the last digit may be anything, as
-/// the key is only ever hashed as text.
-fn key_is_valid(key: &[u8]) -> bool {
-    let Some((digits, pads)) = key.split_last_chunk::<2>() else {
-        return false;
-    };
-    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    pads == b"==" && digits.len() == 22 && digits.iter().all(is_digit)
-}
-
-/// Appends the answer that accepts an upgrade. `protocol` is one of those that were offered.
-pub fn write_switching_protocols(out: &mut Vec<u8>, accept: &[u8; 28], protocol: Option<&str>) {
-    out.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Accept: ",
-    );
-    out.extend_from_slice(accept);
-    if let Some(protocol) = protocol {
-        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
-        out.extend_from_slice(protocol.as_bytes());
+    proptest! {
+        #[test]
+        fn a_changed_byte_keeps_every_promise(
+            cut in any::<u8>(),
+            place in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut data = vec![cut];
+            data.extend_from_slice(request(&["Sec-WebSocket-Protocol: a, b"]).as_bytes());
+            let place = 1 + place.index(data.len() - 1);
+            data[place] = byte;
+            fuzz_upgrade(&data);
+        }
     }
-    out.extend_from_slice(b"\r\n\r\n");
-}
-
-/// Appends a whole answer that refuses a request; `detail` becomes its body. The caller closes the
-/// connection behind it.
-pub fn write_refusal(out: &mut Vec<u8>, refusal: Refusal, detail: &str) {
-    let (status, field) = match refusal {
-        Refusal::BadRequest => ("400 Bad Request", ""),
-        Refusal::Forbidden => ("403 Forbidden", ""),
-        Refusal::NotFound => ("404 Not Found", ""),
-        Refusal::MethodNotAllowed => ("405 Method Not Allowed", "Allow: GET\r\n"),
-        Refusal::VersionNotSupported => (
-            "426 Upgrade Required",
-            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
-        ),
-        Refusal::HeadTooLarge => ("431 Request Header Fields Too Large", ""),
-        Refusal::Overloaded => ("503 Service Unavailable", ""),
-        Refusal::HttpVersionNotSupported => ("505 HTTP Version Not Supported", ""),
-    };
-    write_status(out, status);
-    out.extend_from_slice(field.as_bytes());
-    if refusal == Refusal::Overloaded {
-        write_field(out, "Retry-After", REFUSAL_RETRY_AFTER_S as usize);
-    }
-    write_field(out, "Content-Length", detail.len() + 1);
-    out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n");
-    out.extend_from_slice(detail.as_bytes());
-    out.push(b'\n');
-}
-
-/// Appends a whole answer with a page. The caller closes the connection behind it.
-pub fn write_page(out: &mut Vec<u8>, content_type: &str, body: &[u8]) {
-    write_status(out, "200 OK");
-    out.extend_from_slice(b"Content-Type: ");
-    out.extend_from_slice(content_type.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    write_field(out, "Content-Length", body.len());
-    out.extend_from_slice(b"Cache-Control: no-cache\r\nConnection: close\r\n\r\n");
-    out.extend_from_slice(body);
-}
-
-fn write_status(out: &mut Vec<u8>, status: &str) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_field(out: &mut Vec<u8>, name: &str, value: usize) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-    out.extend_from_slice(b"\r\n");
 }

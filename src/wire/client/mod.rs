@@ -18,6 +18,15 @@ pub enum Encoding {
     Json,
 }
 
+impl Encoding {
+    /// The WebSocket subprotocol that names it.
+    pub fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => "centrifuge-json",
+        }
+    }
+}
+
 /// One command of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command<'a> {

@@ -1,0 +1,320 @@
+//! From a configuration to running threads, in an order in which every failure is still an error
+//! message: limits, listeners, rings, then traffic.
+
+use crate::base::stats::{ServiceStats, Stats};
+use crate::base::{NodeId, RoomHasher};
+use crate::config::Config;
+use crate::demo;
+use crate::driver::doorbell::Doorbells;
+use crate::driver::probe::SetupError;
+use crate::driver::uring::{Uring, UringSetup};
+use crate::limits;
+use crate::mesh::{self, Port};
+use crate::room::session::Policy;
+use crate::service::{self, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
+use crate::shard::Shard;
+use crate::shard::settings::Settings;
+use core_affinity::CoreId;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Why the broker did not start, or did not end well.
+#[derive(Debug)]
+pub enum BootError {
+    /// An address cannot be listened on.
+    Listen {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// A shard has no ring.
+    Ring(SetupError),
+    /// The service thread has no executor.
+    Service(ServiceError),
+    /// The system refused something that it never refuses a healthy process.
+    System(io::Error),
+    /// A shard thread panicked.
+    ShardPanicked,
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen {
+                flag,
+                address,
+                error,
+            } if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "--{flag} {address}: the address is in use. Find its owner with `ss -tlnp 'sport = :{}'`, \
+                 or choose another port.",
+                address.port()
+            ),
+            Self::Listen {
+                flag,
+                address,
+                error,
+            } => write!(f, "--{flag} {address}: {error}"),
+            Self::Ring(error) => error.fmt(f),
+            Self::Service(error) => error.fmt(f),
+            Self::System(error) => error.fmt(f),
+            Self::ShardPanicked => f.write_str("a shard thread panicked"),
+        }
+    }
+}
+
+impl std::error::Error for BootError {}
+
+/// A broker whose listeners are bound and whose threads have not started.
+#[derive(Debug)]
+pub struct Broker {
+    config: Config,
+    clients: Vec<Socket>,
+    upstream: TcpListener,
+    admin: TcpListener,
+    slots: u32,
+}
+
+impl Broker {
+    /// Raises limits and binds all addresses; port 0 is resolved.
+    pub fn bind(mut config: Config) -> Result<Self, BootError> {
+        let slots = raise_descriptor_limit().min(limits::SLOTS_PER_SHARD_MAX as u64) as u32;
+        let clients = client_listeners(config.listen, config.shards)?;
+        config.listen = local_address(&clients[0]).map_err(BootError::System)?;
+        let upstream = bind("upstream", config.upstream)?;
+        let admin = bind("admin", config.admin)?;
+        config.upstream = upstream.local_addr().map_err(BootError::System)?;
+        config.admin = admin.local_addr().map_err(BootError::System)?;
+        Ok(Self {
+            config,
+            clients,
+            upstream,
+            admin,
+            slots,
+        })
+    }
+
+    /// The configuration, with the addresses that were bound.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Client connections of one shard.
+    pub fn connections_per_shard(&self) -> usize {
+        let most = self.slots as usize - limits::REFUSAL_SLOTS;
+        self.config.connections_per_shard.unwrap_or(most).min(most)
+    }
+
+    /// Runs until `shutdown` is set and everything is drained. The calling thread becomes the
+    /// service thread. `ready` is called once all shards accept.
+    pub fn run(
+        self,
+        shutdown: Arc<AtomicBool>,
+        ready: impl FnOnce(),
+    ) -> Result<Drained, BootError> {
+        let connections_max = self.connections_per_shard();
+        let Self {
+            config,
+            clients,
+            upstream,
+            admin,
+            slots,
+        } = self;
+        let nodes = config.shards + 1;
+        let seed = random_seed().map_err(BootError::System)?;
+        let hasher = RoomHasher::new(seed, config.shards);
+        let bells = Doorbells::new(nodes).map_err(BootError::System)?;
+        let stats: Vec<Arc<Stats>> = (0..config.shards).map(|_| Arc::default()).collect();
+        let mut ports = mesh::mesh(nodes, limits::LANE_BYTES);
+        let service_port = ports.pop().expect("the service thread is the last node");
+
+        let mut shards = Vec::new();
+        for ((port, listener), stats) in ports.into_iter().zip(clients).zip(&stats) {
+            let settings = settings(&config, hasher, seed, port.id, connections_max);
+            let core = config
+                .cores
+                .get(usize::from(port.id.0) % config.cores.len().max(1))
+                .copied();
+            let setup = UringSetup {
+                listener: Some(listener),
+                slots,
+                bells: bells.clone(),
+                node: port.id.0,
+            };
+            shards.push(start_shard(setup, port, settings, Arc::clone(stats), core)?);
+        }
+        ready();
+
+        let drained = service::run(ServiceSetup {
+            node_name: config.node_name,
+            upstreams: vec![upstream],
+            admins: vec![admin],
+            port: service_port,
+            rooms: hasher,
+            keys: config
+                .keys
+                .into_iter()
+                .map(|key| Key {
+                    id: key.id,
+                    secret: key.secret,
+                })
+                .collect(),
+            upstream_limits: UpstreamLimits::default(),
+            drain_ms: limits::DRAIN_MS,
+            shards: stats,
+            stats: Arc::new(ServiceStats::default()),
+            bells: bells.into_inner(),
+            shutdown,
+            demo_room: config.demo.then(|| demo::FIGURES_ROOM.into()),
+        });
+        let drained = drained.map_err(BootError::Service)?;
+        if drained == Drained::Completely {
+            for shard in shards {
+                shard.join().map_err(|_| BootError::ShardPanicked)?;
+            }
+        }
+        Ok(drained)
+    }
+}
+
+fn settings(
+    config: &Config,
+    hasher: RoomHasher,
+    seed: u64,
+    node: NodeId,
+    connections_max: usize,
+) -> Settings {
+    let mut settings = Settings::new(node, hasher, config.shards, seed);
+    settings.pages = if config.demo { demo::PAGES } else { &[] };
+    settings.origins = config.origins.clone();
+    settings.policy = Policy {
+        anonymous: config.allow_anonymous,
+        publish: config.allow_publish,
+    };
+    settings.connections_max = connections_max;
+    settings.home.history = config.history;
+    settings
+}
+
+/// Starts a shard thread and waits until its ring is set up: a ring belongs to the thread that
+/// made it, so its errors come back from there.
+fn start_shard(
+    setup: UringSetup,
+    port: Port,
+    settings: Settings,
+    stats: Arc<Stats>,
+    core: Option<usize>,
+) -> Result<JoinHandle<()>, BootError> {
+    let (report, reported) = mpsc::channel();
+    let thread = thread::Builder::new().name(format!("shard-{}", port.id.0));
+    let thread = thread.spawn(move || {
+        if let Some(id) = core {
+            core_affinity::set_for_current(CoreId { id });
+        }
+        match Uring::new(setup) {
+            Ok(uring) => {
+                let mut shard = Shard::new(uring, port, settings, stats);
+                report.send(Ok(())).ok();
+                shard.run();
+            }
+            Err(error) => {
+                report.send(Err(error)).ok();
+            }
+        }
+    });
+    let thread = thread.map_err(BootError::System)?;
+    reported
+        .recv()
+        .map_err(|_| BootError::ShardPanicked)?
+        .map_err(BootError::Ring)?;
+    Ok(thread)
+}
+
+/// One listener per shard on the same address; the kernel spreads connections over them.
+fn client_listeners(address: SocketAddr, shards: u16) -> Result<Vec<Socket>, BootError> {
+    let listen = |error| BootError::Listen {
+        flag: "listen",
+        address,
+        error,
+    };
+    // Reuse of the port lets a second broker join silently: ask first whether it is free.
+    drop(bind("listen", address)?);
+    let first = client_listener(address).map_err(listen)?;
+    let resolved = local_address(&first).map_err(listen)?;
+    let mut listeners = vec![first];
+    for _ in 1..shards {
+        listeners.push(client_listener(resolved).map_err(listen)?);
+    }
+    Ok(listeners)
+}
+
+/// Options that accepted sockets inherit are set here, once.
+fn client_listener(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // The broker batches by itself: what it sends is to leave now.
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    socket.set_tcp_keepalive(&keepalive.with_interval(Duration::from_secs(15)))?;
+    // A peer that does not acknowledge is gone, whatever TCP's own patience.
+    socket.set_tcp_user_timeout(Some(Duration::from_millis(3 * limits::WRITE_TIMEOUT_MS)))?;
+    socket.bind(&address.into())?;
+    socket.listen(limits::LISTEN_BACKLOG)?;
+    Ok(socket)
+}
+
+/// A listener, tried again for a moment: the ring of a killed predecessor frees its port a little
+/// after the process is gone.
+fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, BootError> {
+    const PATIENCE: Duration = Duration::from_millis(500);
+    let start = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => {
+                return Err(BootError::Listen {
+                    flag,
+                    address,
+                    error,
+                });
+            }
+        }
+    }
+}
+
+fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::other("not an internet address"))
+}
+
+/// Lifts the soft limit to the hard one and returns it: it bounds the file table of each ring.
+fn raise_descriptor_limit() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused: the soft limit stays, and is what counts.
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+fn random_seed() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
+}

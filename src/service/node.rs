@@ -1,0 +1,198 @@
+//! This thread's place in the mesh: its lanes, the doorbells of the others, who gets which answer.
+//!
+//! Deliveries are taken whenever they are there and never wait for anything, which is this thread's
+//! part of the mesh's deadlock rule. Nobody sends requests to this thread.
+
+use super::acks::Outcome;
+use super::bell;
+use super::intake::{Desk, count};
+use super::mailbox::Mailbox;
+use crate::base::slab::Slab;
+use crate::base::stats::ServiceStats;
+use crate::base::{NodeId, RoomHasher};
+use crate::limits;
+use crate::mesh::{Delivery, LaneFull, Port, ReplyTo, Request};
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// See the module.
+pub(super) struct Node {
+    port: RefCell<Port>,
+    rooms: RoomHasher,
+    bells: Vec<Arc<OwnedFd>>,
+    stats: Arc<ServiceStats>,
+    /// Upstream connections past their opening.
+    mailboxes: RefCell<Slab<Rc<Mailbox>>>,
+    /// Shards that have said that their last connection is gone.
+    drained: Cell<usize>,
+}
+
+impl Node {
+    pub(super) fn new(
+        port: Port,
+        rooms: RoomHasher,
+        bells: Vec<Arc<OwnedFd>>,
+        stats: Arc<ServiceStats>,
+    ) -> Self {
+        Self {
+            port: RefCell::new(port),
+            rooms,
+            bells,
+            stats,
+            mailboxes: RefCell::default(),
+            drained: Cell::new(0),
+        }
+    }
+
+    /// Enters a connection: answers for the returned index and generation go to `mailbox`.
+    pub(super) fn enter(&self, mailbox: Rc<Mailbox>) -> (u32, u32) {
+        let mut mailboxes = self.mailboxes.borrow_mut();
+        let conn = mailboxes.insert_with(|_, _| mailbox);
+        self.stats.upstream_connections.set(mailboxes.len() as u64);
+        conn
+    }
+
+    /// Forgets a connection; answers that are still to come for it are dropped.
+    pub(super) fn leave(&self, (index, generation): (u32, u32)) {
+        let mut mailboxes = self.mailboxes.borrow_mut();
+        mailboxes.remove(index, generation);
+        self.stats.upstream_connections.set(mailboxes.len() as u64);
+    }
+
+    /// Upstream connections past their opening.
+    pub(super) fn connections(&self) -> usize {
+        self.mailboxes.borrow().len()
+    }
+
+    /// Calls `visit` for every connection past its opening.
+    pub(super) fn for_each_mailbox(&self, mut visit: impl FnMut(&Mailbox)) {
+        for (_, _, mailbox) in self.mailboxes.borrow().iter() {
+            visit(mailbox);
+        }
+    }
+
+    /// Lets `batch` work on `mailbox`'s frames with the lanes at hand, then publishes the lanes once.
+    pub(super) fn batch<T>(&self, mailbox: &Mailbox, batch: impl FnOnce(&mut Desk<'_>) -> T) -> T {
+        let mut port = self.port.borrow_mut();
+        let result = batch(&mut Desk {
+            outlets: &mut port.outlets,
+            rooms: &self.rooms,
+            acks: &mut mailbox.acks.borrow_mut(),
+            out: &mut mailbox.output.borrow_mut().bytes,
+            stats: &self.stats,
+        });
+        self.publish(&mut port);
+        result
+    }
+
+    /// Sends a request to the home of `room`.
+    ///
+    /// # Errors
+    /// When the lane has no room now.
+    pub(super) fn request(&self, room: &str, request: &Request<'_>) -> Result<(), LaneFull> {
+        let mut port = self.port.borrow_mut();
+        let sent = port.outlets.request(self.rooms.home(room), request);
+        self.publish(&mut port);
+        sent
+    }
+
+    /// Sends a delivery to `shard`.
+    ///
+    /// # Errors
+    /// When the lane has no room now.
+    pub(super) fn deliver(&self, shard: NodeId, delivery: &Delivery<'_>) -> Result<(), LaneFull> {
+        let mut port = self.port.borrow_mut();
+        let sent = port.outlets.deliver(shard, delivery);
+        self.publish(&mut port);
+        sent
+    }
+
+    /// The shards.
+    pub(super) fn shards(&self) -> impl Iterator<Item = NodeId> + use<> {
+        self.port.borrow().inlets.peers()
+    }
+
+    /// Whether every shard has drained.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained.get() >= self.shards().count()
+    }
+
+    /// Takes what shards have sent, a bounded number of frames from each. Whether there may be more.
+    pub(super) fn take_deliveries(&self) -> bool {
+        let mut port = self.port.borrow_mut();
+        let mailboxes = self.mailboxes.borrow();
+        let mut is_more = false;
+        for shard in port.inlets.peers() {
+            let mut taken = 0;
+            while taken < limits::LANE_FRAMES_PER_TURN {
+                let Some(frame) = port.inlets.next_delivery(shard) else {
+                    break;
+                };
+                taken += 1;
+                self.take_delivery(frame.get(), &mailboxes);
+            }
+            is_more |= taken == limits::LANE_FRAMES_PER_TURN;
+            while let Some(request) = port.inlets.next_request(shard) {
+                debug_assert!(
+                    false,
+                    "a request to the service thread: {:?}",
+                    request.get()
+                );
+            }
+        }
+        is_more
+    }
+
+    /// Whether the thread may sleep; from then on it is rung for. See [`crate::mesh::Inlets`].
+    pub(super) fn prepare_sleep(&self) -> bool {
+        self.port.borrow_mut().inlets.prepare_sleep()
+    }
+
+    /// Ends what [`Node::prepare_sleep`] announced.
+    pub(super) fn awake(&self) {
+        self.port.borrow_mut().inlets.awake();
+    }
+
+    fn take_delivery(&self, delivery: Delivery<'_>, mailboxes: &Slab<Rc<Mailbox>>) {
+        let (reply, outcome) = match delivery {
+            Delivery::Published {
+                reply,
+                epoch,
+                offset,
+                duplicate,
+            } => {
+                let outcome = Outcome::Published {
+                    epoch,
+                    offset,
+                    duplicate,
+                };
+                (reply, outcome)
+            }
+            Delivery::Refused { reply } => (reply, Outcome::Refused),
+            Delivery::Drained => {
+                self.drained.set(self.drained.get() + 1);
+                return;
+            }
+            Delivery::Publication { .. } | Delivery::Interested { .. } | Delivery::Drain => {
+                debug_assert!(false, "a delivery that is not for the service thread");
+                return;
+            }
+        };
+        if let ReplyTo::Upstream {
+            conn,
+            generation,
+            request: ticket,
+        } = reply
+            && let Some(mailbox) = mailboxes.get(conn, generation)
+        {
+            count(&self.stats, mailbox.settle(ticket, outcome));
+        }
+    }
+
+    fn publish(&self, port: &mut Port) {
+        port.outlets
+            .publish(|node| bell::ring(&*self.bells[usize::from(node.0)]));
+    }
+}

@@ -1,0 +1,225 @@
+//! Received bytes become an upgrade, then messages, then commands.
+
+use super::conn::Stage;
+use super::core::Core;
+use crate::base::ConnId;
+use crate::base::reason::CloseReason;
+use crate::room::session::Session;
+use crate::wire::client::Encoding;
+use crate::wire::frame::{Opcode, Role, server_header};
+use crate::wire::http::{self, HeadStep, Refusal, Upgrade};
+use crate::wire::message::{Assembler, Incoming};
+
+impl Core {
+    /// Bytes of a connection, in the order in which it sent them. Unmasks them in place.
+    pub(super) fn received(&mut self, id: ConnId, bytes: &mut [u8]) {
+        self.stats
+            .shard
+            .received_bytes_total
+            .add(bytes.len() as u64);
+        let Some(conn) = self.conns.get_mut(id.slot).filter(|conn| conn.id == id) else {
+            return;
+        };
+        match &mut conn.stage {
+            Stage::Upgrading(head) => {
+                let (used, step) = head.feed(bytes);
+                if self.upgrade(id.slot, step) {
+                    self.messages(id.slot, &mut bytes[used..]);
+                }
+            }
+            Stage::Open { .. } => self.messages(id.slot, bytes),
+            Stage::Closing { .. } => self.await_close(id.slot, bytes),
+            Stage::Aborting | Stage::Gone => {}
+        }
+    }
+
+    /// Acts on the request; true when the connection speaks WebSocket from now on.
+    fn upgrade(&mut self, slot: u32, step: HeadStep) -> bool {
+        match step {
+            HeadStep::More => false,
+            HeadStep::Refuse(refusal, detail) => self.refuse(slot, refusal, detail),
+            HeadStep::Get { path } => self.serve_page(slot, &path),
+            HeadStep::Upgrade(upgrade) if upgrade.path != self.settings.path => self.refuse(
+                slot,
+                Refusal::NotFound,
+                "the WebSocket endpoint has another path",
+            ),
+            HeadStep::Upgrade(upgrade)
+                if !self.settings.origins.allow(upgrade.origin.as_deref()) =>
+            {
+                self.refuse(
+                    slot,
+                    Refusal::Forbidden,
+                    "this origin is not among the allowed ones",
+                )
+            }
+            HeadStep::Upgrade(upgrade) => self.accept_upgrade(slot, &upgrade),
+        }
+    }
+
+    fn accept_upgrade(&mut self, slot: u32, upgrade: &Upgrade) -> bool {
+        let json = Encoding::Json.subprotocol();
+        let offered = upgrade.protocols.iter().any(|protocol| protocol == json);
+        if !upgrade.protocols.is_empty() && !offered {
+            let detail = "offer the subprotocol centrifuge-json or none";
+            return self.refuse(slot, Refusal::BadRequest, detail);
+        }
+        self.scratch.clear();
+        http::write_switching_protocols(
+            &mut self.scratch,
+            &upgrade.accept,
+            offered.then_some(json),
+        );
+        self.stats.shard.upgrades_total.add(1);
+        let deadline_ms = self.now_ms + self.settings.stale_ms;
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return false;
+        };
+        conn.stage = Stage::Open {
+            assembler: Assembler::new(Role::Server),
+            session: Session::new(),
+        };
+        conn.deadline_ms = deadline_ms;
+        self.arm_timer(slot, deadline_ms);
+        self.queue_scratch(slot)
+    }
+
+    fn serve_page(&mut self, slot: u32, path: &str) -> bool {
+        let Some(page) = self.settings.pages.iter().find(|page| page.path == path) else {
+            return self.refuse(
+                slot,
+                Refusal::NotFound,
+                "only the WebSocket endpoint is served here",
+            );
+        };
+        self.scratch.clear();
+        http::write_page(&mut self.scratch, page.content_type, page.body);
+        self.finish(slot, CloseReason::PageServed, false)
+    }
+
+    fn refuse(&mut self, slot: u32, refusal: Refusal, detail: &str) -> bool {
+        self.scratch.clear();
+        http::write_refusal(&mut self.scratch, refusal, detail);
+        self.finish(slot, CloseReason::UpgradeRefused, true)
+    }
+
+    /// Tells a connection that there is no room for it, without waiting for its request.
+    pub(super) fn refuse_overloaded(&mut self, slot: u32) {
+        self.refuse(
+            slot,
+            Refusal::Overloaded,
+            "this server has all the connections it may have",
+        );
+    }
+
+    /// Sends the HTTP response in the scratch buffer as the last bytes of the connection.
+    fn finish(&mut self, slot: u32, reason: CloseReason, linger: bool) -> bool {
+        self.stats.closed(reason);
+        let deadline_ms = self.now_ms + self.settings.close_ms;
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return false;
+        };
+        conn.stage = Stage::Closing {
+            linger,
+            assembler: None,
+        };
+        conn.deadline_ms = deadline_ms;
+        self.arm_timer(slot, deadline_ms);
+        self.queue_scratch(slot);
+        false
+    }
+
+    /// Handles every whole message in `bytes`.
+    fn messages(&mut self, slot: u32, mut bytes: &mut [u8]) {
+        let Some(Stage::Open { assembler, .. }) =
+            self.conns.get_mut(slot).map(|conn| &mut conn.stage)
+        else {
+            return;
+        };
+        // The assembler is taken out for as long as its messages are handled: they borrow from it.
+        let mut taken = std::mem::replace(assembler, Assembler::new(Role::Server));
+        loop {
+            match taken.next(&mut bytes) {
+                Ok(None) => break,
+                Ok(Some(Incoming::Message { opcode: _, payload })) => self.commands(slot, payload),
+                Ok(Some(Incoming::Ping(payload))) => self.pong(slot, payload),
+                Ok(Some(Incoming::Pong(_))) => {}
+                Ok(Some(Incoming::Close { code, reason: _ })) => {
+                    return self.close_with(
+                        slot,
+                        CloseReason::PeerClosed,
+                        code.unwrap_or(1000),
+                        false,
+                    );
+                }
+                Err(error) => return self.close(slot, error.reason()),
+            }
+            match self.conns.get_mut(slot).map(|conn| &mut conn.stage) {
+                Some(Stage::Open { .. }) => {}
+                Some(Stage::Closing {
+                    assembler: Some(assembler),
+                    ..
+                }) => {
+                    *assembler = taken;
+                    return self.await_close(slot, bytes);
+                }
+                _ => return,
+            }
+        }
+        if let Some(Stage::Open { assembler, .. }) =
+            self.conns.get_mut(slot).map(|conn| &mut conn.stage)
+        {
+            *assembler = taken;
+        }
+    }
+
+    fn pong(&mut self, slot: u32, payload: &[u8]) {
+        let (header, len) = server_header(Opcode::Pong, payload.len());
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&header[..len]);
+        self.scratch.extend_from_slice(payload);
+        self.queue_scratch(slot);
+    }
+
+    /// Looks for the peer's close frame after ours; everything before it is dropped.
+    fn await_close(&mut self, slot: u32, mut bytes: &mut [u8]) {
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
+        let Stage::Closing { linger, assembler } = &mut conn.stage else {
+            return;
+        };
+        let Some(frames) = assembler else { return };
+        loop {
+            match frames.next(&mut bytes) {
+                Ok(None) => return,
+                Ok(Some(Incoming::Close { .. })) => {
+                    *linger = false;
+                    break self.dirty.mark(slot);
+                }
+                Ok(Some(_)) => {}
+                Err(_) => break *assembler = None,
+            }
+        }
+    }
+
+    /// Queues the bytes in the scratch buffer for one connection; false when it does not read them.
+    pub(super) fn queue_scratch(&mut self, slot: u32) -> bool {
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return false;
+        };
+        if conn.control.append(&self.scratch, &mut self.pool).is_err() {
+            self.abort(slot, CloseReason::Slow);
+            return false;
+        }
+        self.dirty.mark(slot);
+        true
+    }
+
+    /// As [`Core::queue_scratch`], as the payload of one text frame.
+    pub(super) fn queue_text(&mut self, slot: u32) -> bool {
+        let (header, len) = server_header(Opcode::Text, self.scratch.len());
+        self.scratch.splice(0..0, header[..len].iter().copied());
+        self.queue_scratch(slot)
+    }
+}
