@@ -35,7 +35,9 @@ impl Fleet {
     /// Starts the workers, which start to connect at once.
     pub(crate) fn start(clients: &Clients, run: u16) -> Result<Self, String> {
         let shares = shares(clients, run, host::raise_descriptor_limit())?;
-        let bells = Doorbells::new(shares.len()).map_err(|error| format!("eventfd: {error}"))?;
+        // The last doorbell is one that no ring may wait on.
+        let bells = Doorbells::new(shares.len() as u16 + 1)
+            .map_err(|error| format!("eventfd: {error}"))?;
         let mut workers = Vec::with_capacity(shares.len());
         for share in shares {
             let progress = Arc::new(Progress::default());
@@ -126,7 +128,8 @@ impl Fleet {
     fn order(&self, give: impl Fn(&Progress)) {
         for (node, worker) in self.workers.iter().enumerate() {
             give(&worker.progress);
-            self.bells.ring(node as u16);
+            // Cannot fail: an eventfd is full only after 2^64 rings.
+            let _ = rustix::io::write(self.bells.fd(node as u16), &1u64.to_ne_bytes());
         }
     }
 
