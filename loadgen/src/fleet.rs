@@ -32,12 +32,12 @@ struct Running {
 }
 
 impl Fleet {
-    /// Starts the workers, which start to connect at once.
+    /// Starts the workers and waits until their rings are set up. The error is of one that failed.
     pub(crate) fn start(clients: &Clients, run: u16) -> Result<Self, String> {
         let shares = shares(clients, run, host::raise_descriptor_limit())?;
         // The last doorbell is one that no ring may wait on.
-        let bells = Doorbells::new(shares.len() as u16 + 1)
-            .map_err(|error| format!("eventfd: {error}"))?;
+        let bells =
+            Doorbells::new(shares.len() as u16 + 1).map_err(|error| format!("eventfd: {error}"))?;
         let mut workers = Vec::with_capacity(shares.len());
         for share in shares {
             let progress = Arc::new(Progress::default());
@@ -48,11 +48,28 @@ impl Fleet {
                 .map_err(|error| format!("thread: {error}"))?;
             workers.push(Running { progress, thread });
         }
-        Ok(Self {
+        let mut fleet = Self {
             workers,
             bells,
             connections: clients.connections,
-        })
+        };
+        while fleet
+            .workers
+            .iter()
+            .any(|worker| worker.progress.tid.load(Relaxed) == 0)
+        {
+            fleet.check_alive()?;
+            std::thread::sleep(POLL);
+        }
+        Ok(fleet)
+    }
+
+    /// Lets the workers connect.
+    pub(crate) fn begin(&self) {
+        for worker in &self.workers {
+            worker.progress.start.store(true, Release);
+            worker.thread.thread().unpark();
+        }
     }
 
     /// Waits until each connection is subscribed or has failed, or none has come up for `timeout`.

@@ -61,8 +61,10 @@ pub(crate) struct Progress {
     pub(crate) failed: AtomicU32,
     /// Publications delivered.
     pub(crate) delivered: AtomicU64,
-    /// Thread id, once it runs.
+    /// Thread id, once its ring is set up.
     pub(crate) tid: AtomicU32,
+    /// Order: start to connect. The thread is to be unparked after it.
+    pub(crate) start: AtomicBool,
     /// Order: start no more connects, and count those under way as failed.
     pub(crate) stop_connecting: AtomicBool,
     /// Order: end. The worker counts what is lost, given `published`.
@@ -76,9 +78,6 @@ pub(crate) fn run(share: Share, progress: &Progress, bells: Doorbells) -> Result
     if let Some(core) = share.core {
         core_affinity::set_for_current(core);
     }
-    progress
-        .tid
-        .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
     let ring = Uring::new(UringSetup {
         listener: None,
         slots: share.connections.len() as u32,
@@ -86,6 +85,12 @@ pub(crate) fn run(share: Share, progress: &Progress, bells: Doorbells) -> Result
         node: share.worker,
     })
     .map_err(|error| error.to_string())?;
+    progress
+        .tid
+        .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
+    while !progress.start.load(Acquire) {
+        std::thread::park();
+    }
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), share.worker);
     let worker = Worker {
         sockets: Sockets::new(ring),
