@@ -117,7 +117,7 @@ pub const SHARDS_MAX: usize = 255;
 /// Bytes of one lane. Address space until used: an empty lane restarts at its first page.
 pub const LANE_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a lap after which an empty lane goes back to its first page.
-pub const LANE_RESTART_BYTES: usize = 64 * 1024;
+pub const LANE_RESTART_BYTES: usize = 16 * 1024;
 /// Bytes by which a frame between cores may exceed its payload: room name, key, publisher, archive.
 pub const LANE_FRAME_OVERHEAD: usize = 1024;
 /// Bytes of the largest frame between cores.

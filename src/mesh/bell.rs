@@ -5,14 +5,14 @@
 //!  P1 publish index    (Release)            C1 sleeping = true      (Relaxed)
 //!  P2 fence            (SeqCst)             C2 fence                (SeqCst)
 //!  P3 read sleeping    (Relaxed)            C3 read every index     (Acquire)
-//!  P4 if set: swap to false; if it was      C4 sleep only if all lanes are empty,
-//!     set, ring the doorbell                   else sleeping = false
+//!  P4 if set: exchange for false; if        C4 sleep only if all lanes are empty,
+//!     that succeeds, ring the doorbell         else sleeping = false
 //! ```
 //!
 //! **No wake-up is lost.** The two fences have one place each in the order of all SeqCst fences.
 //! If P2 precedes C2, then C3 sees the index stored at P1 and the consumer does not sleep. If C2
 //! precedes P2, then P3 sees the flag set at C1 or a later value of it. A later value is `true`
-//! again, or `false` stored by another producer's swap, which rings, or `false` stored by the
+//! again, or `false` stored by another producer's exchange, which rings, or `false` stored by the
 //! consumer because it is awake, and then it passes C1 to C3 again before it sleeps, where the
 //! same argument holds. A producer that read `false` because another one rang may still be
 //! invisible to the consumer that this ring woke: the consumer sleeps again only through a new
@@ -70,8 +70,9 @@ impl Bells {
     pub fn claim(&self, node: NodeId) -> bool {
         let flag = self.flag(node);
         // Relaxed: ordered by the fence. The plain read keeps the line shared while the node is
-        // awake; the swap's atomicity picks one producer.
-        flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::Relaxed)
+        // awake; the exchange picks one producer and leaves a cleared flag alone.
+        let (sleeps, awake, order) = (true, false, Ordering::Relaxed);
+        flag.load(order) && flag.compare_exchange(sleeps, awake, order, order).is_ok()
     }
 
     fn flag(&self, node: NodeId) -> &AtomicBool {

@@ -407,7 +407,7 @@ mod tests {
                     payload,
                     content: Content::Text,
                     skip_history: true,
-                    key: (payload.len() % 2 == 0).then_some([9; 16]),
+                    key: payload.len().is_multiple_of(2).then_some([9; 16]),
                     publisher,
                     reply,
                 }));

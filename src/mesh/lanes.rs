@@ -497,14 +497,12 @@ mod tests {
         let sleeper = ports[2].id;
         let mut rung = Vec::new();
         assert!(ports[2].inlets.prepare_sleep());
-        for source in 0..2 {
-            let sent = ports[source].outlets.deliver(sleeper, &Delivery::Drain);
+        for port in &mut ports[..2] {
+            let sent = port.outlets.deliver(sleeper, &Delivery::Drain);
             assert_eq!(sent, Ok(()));
-            ports[source]
-                .outlets
-                .publish(|node| rung.push((source, node)));
+            port.outlets.publish(|node| rung.push((port.id, node)));
         }
-        assert_eq!(rung, [(0, sleeper)]);
+        assert_eq!(rung, [(NodeId(0), sleeper)]);
         ports[2].inlets.awake();
         assert!(!ports[2].inlets.prepare_sleep());
     }

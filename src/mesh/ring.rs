@@ -29,10 +29,12 @@
 use super::sync::{AtomicU64, Ordering};
 use crate::limits;
 use crossbeam::utils::CachePadded;
-use std::cell::{Cell, UnsafeCell};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Alignment of a record's payload in bytes, and the size of its header.
@@ -45,7 +47,10 @@ pub const fn record_bytes(payload_bytes: usize) -> usize {
 
 /// A ring of `capacity_bytes`: a power of two, at least 64, less than 4 GiB.
 ///
-/// The memory is zeroed by the allocator and not touched, so large rings are address space only.
+/// The memory is mapped and not touched, so large rings are address space only.
+///
+/// # Panics
+/// When the process has no address space left.
 pub fn ring(capacity_bytes: usize) -> (Producer, Consumer) {
     assert!(
         capacity_bytes.is_power_of_two()
@@ -59,7 +64,7 @@ pub fn ring(capacity_bytes: usize) -> (Producer, Consumer) {
             restart: AtomicU64::new(0),
         }),
         released: CachePadded::new(AtomicU64::new(0)),
-        storage: Storage::zeroed(capacity_bytes),
+        storage: Storage::untouched(capacity_bytes),
     });
     let producer = Producer {
         shared: Arc::clone(&shared),
@@ -472,27 +477,38 @@ fn next_lap(position: u64, capacity: usize) -> u64 {
 }
 
 /// The bytes of a ring. Which half may touch which bytes is decided by the positions.
+///
+/// A mapping of its own, not the allocator's memory: an allocator may have asked for huge pages
+/// (mimalloc does), and then the first byte of each lane costs 2 MiB, 13 GB for 6,384 lanes.
 struct Storage {
-    blocks: Box<[Block]>,
+    start: NonNull<u8>,
+    capacity: usize,
     /// Lets loom see every access, block by block.
     #[cfg(loom)]
     watch: Vec<loom::cell::UnsafeCell<()>>,
 }
 
-#[repr(C, align(16))]
-struct Block(UnsafeCell<[u8; ALIGN]>);
-
+// SAFETY: the mapping belongs to no thread; dropping it from any is fine.
+unsafe impl Send for Storage {}
 // SAFETY: `read` and `write` are unsafe, and their callers keep concurrent accesses disjoint.
 unsafe impl Sync for Storage {}
 
 impl Storage {
-    fn zeroed(capacity_bytes: usize) -> Self {
-        let blocks = Box::<[Block]>::new_zeroed_slice(capacity_bytes / ALIGN);
+    fn untouched(capacity: usize) -> Self {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // NORESERVE: most of a lane is never touched.
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), capacity, protection, flags) }
+            .unwrap_or_else(|error| panic!("no address space for {capacity} bytes: {error}"));
+        // SAFETY: advice about the mapping made above. A kernel without huge pages refuses it,
+        // and then it is not needed.
+        let _ = unsafe { madvise(start, capacity, Advice::LinuxNoHugepage) };
         Self {
-            // SAFETY: zero bytes are valid for an array of bytes.
-            blocks: unsafe { blocks.assume_init() },
+            start: NonNull::new(start.cast()).expect("no mapping begins at address 0"),
+            capacity,
             #[cfg(loom)]
-            watch: (0..capacity_bytes / ALIGN)
+            watch: (0..capacity / ALIGN)
                 .map(|_| loom::cell::UnsafeCell::new(()))
                 .collect(),
         }
@@ -500,37 +516,135 @@ impl Storage {
 
     #[inline]
     fn capacity(&self) -> usize {
-        self.blocks.len() * ALIGN
+        self.capacity
     }
 
     /// # Safety
     /// Nobody writes these bytes while the result lives.
     #[inline]
     unsafe fn read(&self, at: usize, bytes: usize) -> &[u8] {
-        assert!(at + bytes <= self.capacity());
+        let start = self.bytes(at, bytes);
         #[cfg(loom)]
         self.watched(at, bytes).for_each(|block| block.with(|_| ()));
-        let start = self.blocks.as_ptr().cast::<u8>().wrapping_add(at);
-        // SAFETY: in bounds by the assertion, initialised, unaliased by the caller's promise.
+        // SAFETY: mapped, zeroed or written, and not being written by the caller's promise.
         unsafe { std::slice::from_raw_parts(start, bytes) }
     }
 
     /// # Safety
     /// Nobody else reads or writes these bytes while the result lives.
     #[inline]
-    #[allow(clippy::mut_from_ref, reason = "that is what the cells are for")]
+    #[allow(clippy::mut_from_ref, reason = "the promise is the caller's")]
     unsafe fn write(&self, at: usize, bytes: usize) -> &mut [u8] {
-        assert!(at + bytes <= self.capacity());
+        let start = self.bytes(at, bytes);
         #[cfg(loom)]
         self.watched(at, bytes)
             .for_each(|block| block.with_mut(|_| ()));
-        let start = self.blocks.as_ptr().cast::<u8>().wrapping_add(at);
-        // SAFETY: in bounds by the assertion, inside `UnsafeCell`s, unaliased by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(start.cast_mut(), bytes) }
+        // SAFETY: mapped, zeroed or written, and nobody else's by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(start, bytes) }
+    }
+
+    #[inline]
+    fn bytes(&self, at: usize, bytes: usize) -> *mut u8 {
+        assert!(at + bytes <= self.capacity);
+        // SAFETY: within the mapping by the assertion.
+        unsafe { self.start.as_ptr().add(at) }
     }
 
     #[cfg(loom)]
     fn watched(&self, at: usize, bytes: usize) -> std::slice::Iter<'_, loom::cell::UnsafeCell<()>> {
         self.watch[at / ALIGN..(at + bytes).div_ceil(ALIGN)].iter()
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `untouched`, and no half of the ring is left.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.capacity) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn write(producer: &mut Producer, bytes: &[u8]) -> *const u8 {
+        let mut grant = producer.reserve(bytes.len()).unwrap();
+        grant.copy_from_slice(bytes);
+        let place = grant.as_ptr();
+        grant.commit(bytes.len());
+        place
+    }
+
+    #[test]
+    fn an_abandoned_grant_leaves_no_trace() {
+        let (mut producer, mut consumer) = ring(256);
+        let first = producer.reserve(100).unwrap().as_ptr();
+        assert!(!producer.publish());
+        assert_eq!(write(&mut producer, b"kept"), first);
+        assert!(producer.publish());
+        assert_eq!(*consumer.read().unwrap(), *b"kept");
+        assert!(consumer.read().is_none());
+    }
+
+    #[test]
+    fn what_a_commit_leaves_over_is_granted_again() {
+        let (mut producer, mut consumer) = ring(256);
+        for number in 0..5 {
+            let mut grant = producer
+                .reserve(100)
+                .unwrap_or_else(|| panic!("record {number}"));
+            grant[0] = number;
+            grant.commit(1);
+        }
+        producer.publish();
+        for number in 0..5 {
+            assert_eq!(*consumer.read().unwrap(), [number]);
+        }
+    }
+
+    #[test]
+    fn a_ring_that_is_kept_empty_stays_on_its_first_bytes() {
+        let (mut producer, mut consumer) = ring(1 << 20);
+        let first = write(&mut producer, &[0; 1000]) as usize;
+        for _ in 0..10_000 {
+            producer.publish();
+            while let Some(record) = consumer.read() {
+                record.release();
+            }
+            let place = write(&mut producer, &[0; 1000]) as usize;
+            assert!(place < first + limits::LANE_RESTART_BYTES + 1024);
+        }
+    }
+
+    #[test]
+    fn a_restart_leaves_the_whole_ring_free() {
+        let (mut producer, mut consumer) = ring(1024);
+        write(&mut producer, &[0; 600]);
+        producer.publish();
+        consumer.read().unwrap().release();
+        assert_eq!(producer.free(), 1024);
+        write(&mut producer, &[1; 1024 - ALIGN]);
+        assert!(producer.reserve(0).is_none());
+        producer.publish();
+        assert_eq!(*consumer.read().unwrap(), [1; 1024 - ALIGN]);
+    }
+
+    #[test]
+    fn a_record_that_is_read_is_not_free_before_its_release() {
+        let (mut producer, mut consumer) = ring(64);
+        write(&mut producer, &[0; 48]);
+        producer.publish();
+        let record = consumer.read().unwrap();
+        assert!(producer.reserve(0).is_none());
+        drop(record);
+        assert!(producer.reserve(48).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "a record of 80 bytes in a ring of 64")]
+    fn a_record_that_no_ring_could_take_is_a_bug() {
+        let (mut producer, _consumer) = ring(64);
+        let _ = producer.reserve(49);
     }
 }
