@@ -35,7 +35,8 @@ impl Fleet {
     /// Starts the workers, which start to connect at once.
     pub(crate) fn start(clients: &Clients, run: u16) -> Result<Self, String> {
         let shares = shares(clients, run, host::raise_descriptor_limit())?;
-        let bells = Doorbells::new(shares.len()).map_err(|error| format!("eventfd: {error}"))?;
+        let bells = Doorbells::for_rings(shares.len() as u16)
+            .map_err(|error| format!("eventfd: {error}"))?;
         let mut workers = Vec::with_capacity(shares.len());
         for share in shares {
             let progress = Arc::new(Progress::default());
@@ -126,7 +127,8 @@ impl Fleet {
     fn order(&self, give: impl Fn(&Progress)) {
         for (node, worker) in self.workers.iter().enumerate() {
             give(&worker.progress);
-            self.bells.ring(node as u16);
+            // A ring that cannot be rung looks at its orders at its next tick.
+            let _ = self.bells.ring(node as u16);
         }
     }
 

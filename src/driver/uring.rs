@@ -320,10 +320,6 @@ impl Driver for Uring {
                 self.queue(sqe.user_data(Token::Recv(conn).pack()));
             }
             Op::Send(conn, payload) => self.push_send(conn, payload),
-            Op::Shutdown(conn) => {
-                let sqe = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_RDWR).build();
-                self.queue(sqe.flags(quiet).user_data(Token::Aside.pack()));
-            }
             Op::Cancel(conn) => {
                 let every = CancelBuilder::fd(Fixed(conn.slot)).all();
                 let sqe = opcode::AsyncCancel2::new(every).build();
