@@ -49,12 +49,22 @@ pub const UPSTREAM_NAME_MAX: usize = 255;
 pub const UPSTREAM_OPENING_MS: u64 = 5_000;
 /// Rooms of one BROADCAST.
 pub const BROADCAST_ROOMS_MAX: usize = 1_024;
+/// Bytes of a frame that the broker sends to an upstream, `length` field excluded: clients read into a
+/// buffer of fixed size.
+pub const UPSTREAM_ANSWER_MAX: usize = 4 * 1024;
 /// Payload bytes of an upstream PING.
 pub const UPSTREAM_PING_MAX: usize = 64;
 /// Bytes of PUBLISH and BROADCAST frames that an upstream connection may have outstanding.
 pub const UPSTREAM_CREDIT_WINDOW: u64 = 4 * 1024 * 1024;
 /// Upstream connections at one time.
 pub const UPSTREAM_CONNS_MAX: usize = 1_024;
+
+/// Bytes of encoded frames that the upstream client gathers before it writes them.
+pub const CLIENT_BUFFER_BYTES: usize = 64 * 1024;
+/// Milliseconds that the upstream client waits for an answer, for credit or for the broker to read.
+pub const CLIENT_TIMEOUT_MS: u64 = 30_000;
+/// Milliseconds after which a write that makes no progress looks whether answers have come in.
+pub const CLIENT_WRITE_SLICE_MS: u64 = 20;
 
 /// Bytes of the largest frame before an upstream connection is welcome.
 pub const UPSTREAM_OPENING_BYTES: usize = 1024;
@@ -190,6 +200,10 @@ const _: () = assert!(
 const _: () = assert!(
     UPSTREAM_CREDIT_WINDOW as usize >= 2 * UPSTREAM_FRAME_MAX,
     "credit covers a frame"
+);
+const _: () = assert!(
+    UPSTREAM_ANSWER_MAX >= 16 + UPSTREAM_NAME_MAX + UPSTREAM_PING_MAX,
+    "every answer but a long error text fits by itself"
 );
 const _: () = assert!(
     UPSTREAM_OPENING_BYTES >= 2 * UPSTREAM_NAME_MAX + 128,

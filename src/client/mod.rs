@@ -1,1 +1,16 @@
-//! client
+//! The upstream protocol from the service's side, blocking, over `std::net`.
+//!
+//! For `ringcast pub`, the load generator and Rust services that push. One connection, one thread:
+//! [`Upstream`] buffers what is sent, keeps within the broker's credit, and matches answers to requests.
+//! It never reconnects by itself; what is to happen to unanswered publications is the caller's decision.
+
+mod connection;
+mod error;
+mod incoming;
+mod message;
+mod upstream;
+
+pub use crate::wire::upstream::{AckLevel, ErrorCode};
+pub use error::{ClientError, Refusal};
+pub use message::{Answer, Message, Receipt};
+pub use upstream::Upstream;

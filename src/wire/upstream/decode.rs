@@ -2,14 +2,10 @@
 //!
 //! The header is judged as soon as it is there, so that a frame that will be refused is not waited for
 //! or stored. Rules of shape only: which frame may come when, credit and payloads are not looked at.
+//! This file cuts the stream; `body` reads what is in a frame.
 
-use super::frame::split_room;
-use super::{
-    AckLevel, ErrorCode, Frame, HEADER_BYTES, HelloAuth, Kind, LENGTH_BYTES, LENGTH_MIN, MAGIC,
-    Rooms, VERSION, flags,
-};
-use crate::base::{Content, Epoch, Offset};
-use crate::limits::{BROADCAST_ROOMS_MAX, ROOM_NAME_MAX, UPSTREAM_NAME_MAX, UPSTREAM_PING_MAX};
+use super::body::{self, Fault, malformed, unsupported};
+use super::{ErrorCode, Frame, HEADER_BYTES, Kind, LENGTH_BYTES, LENGTH_MIN, flags};
 use std::fmt;
 
 /// Takes the first frame of `input`: the frame and the bytes it occupied, or `None` when it is not
@@ -33,18 +29,7 @@ pub fn decode(
     else {
         return Ok(None);
     };
-    let frame = match kind {
-        Kind::Publish => publish(&header, name, body),
-        Kind::Broadcast => broadcast(&header, name, body),
-        Kind::Hello => hello(&header, name, body),
-        Kind::Ping | Kind::Pong => ping(&header, kind, name, body),
-        Kind::Challenge => challenge(name, body),
-        Kind::Welcome => welcome(&header, name, body),
-        Kind::Ack => ack(&header, name, body),
-        Kind::Error => error(&header, name, body),
-        Kind::Credit => credit(name, body),
-        Kind::Goaway => goaway(name, body),
-    };
+    let frame = body::read(kind, header.flags, header.request, name, body);
     frame
         .map(|frame| Some((frame, frame_bytes)))
         .map_err(|fault| header.error(fault))
@@ -81,18 +66,6 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
-
-/// What is wrong with a frame, before the header's facts are added.
-#[derive(Clone, Copy)]
-struct Fault(ErrorCode, &'static str);
-
-const fn malformed(text: &'static str) -> Fault {
-    Fault(ErrorCode::Malformed, text)
-}
-
-const fn unsupported(text: &'static str) -> Fault {
-    Fault(ErrorCode::Unsupported, text)
-}
 
 struct Header {
     length: u32,
@@ -194,293 +167,144 @@ impl Header {
     }
 }
 
-fn publish<'a>(header: &Header, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
-    let options = Options::read(header.flags)?;
-    let room = room(name)?;
-    let (key, payload) = options.split_key(body)?;
-    Ok(Frame::Publish {
-        request: header.request,
-        room,
-        level: options.level,
-        content: options.content,
-        skip_history: options.skip_history,
-        key,
-        payload,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Content, Epoch, Offset};
+    use crate::limits::{UPSTREAM_FRAME_MAX, UPSTREAM_PING_MAX};
+    use crate::wire::upstream::{AckLevel, HelloAuth, Rooms, fuzz_upstream};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
-fn broadcast<'a>(header: &Header, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
-    no_name(name)?;
-    let options = Options::read(header.flags)?;
-    let (key, body) = options.split_key(body)?;
-    let (count, names) = body
-        .split_first_chunk::<2>()
-        .ok_or(malformed("body ends before the count of rooms"))?;
-    let count = u16::from_le_bytes(*count);
-    if count == 0 {
-        return Err(malformed("BROADCAST without a room"));
+    /// A header with any values, and a body.
+    fn raw(length: u32, kind: u8, flags: u8, name_len: u16, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(name_len.to_le_bytes());
+        bytes.extend(77_u64.to_le_bytes());
+        bytes.extend(rest);
+        bytes
     }
-    if usize::from(count) > BROADCAST_ROOMS_MAX {
-        return Err(Fault(ErrorCode::TooLarge, "more than 1024 rooms"));
+
+    fn refusal(bytes: &[u8]) -> (ErrorCode, u64, Recovery) {
+        let error = decode(bytes, UPSTREAM_FRAME_MAX).expect_err("an error");
+        (error.code, error.request, error.recovery)
     }
-    let mut payload = names;
-    let mut forbidden = None;
-    for _ in 0..count {
-        let (name, rest) =
-            split_room(payload).ok_or(malformed("body ends before the last room"))?;
-        match room(name) {
-            Ok(_) => {}
-            Err(fault) if fault.0.closes() => return Err(fault),
-            // The rest of the list is still checked, so that a malformed frame is never called less.
-            Err(fault) => forbidden = forbidden.or(Some(fault)),
+
+    #[test]
+    fn a_refused_frame_is_not_waited_for() {
+        let over = UPSTREAM_FRAME_MAX as u32 + 1;
+        let publication = raw(over, 0x02, 0, 1, b"");
+        let skip = Recovery::Skip(over as usize + 4);
+        assert_eq!(refusal(&publication), (ErrorCode::TooLarge, 77, skip));
+        for kind in [0x01, 0x20, 0x7f] {
+            let other = raw(u32::MAX, kind, 0, 1, b"");
+            let expected = (ErrorCode::Malformed, 77, Recovery::Close);
+            assert_eq!(refusal(&other), expected);
         }
-        payload = rest;
-    }
-    if let Some(fault) = forbidden {
-        return Err(fault);
-    }
-    let names_bytes = names.len() - payload.len();
-    Ok(Frame::Broadcast {
-        request: header.request,
-        level: options.level,
-        content: options.content,
-        skip_history: options.skip_history,
-        key,
-        rooms: Rooms::from_checked(count, names.get(..names_bytes).unwrap_or_default()),
-        payload,
-    })
-}
-
-fn hello<'a>(header: &Header, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
-    let service = bounded_name(name)?;
-    if service.is_empty() {
-        return Err(malformed("service name is empty"));
-    }
-    let Some((magic, body)) = body.split_first_chunk::<4>() else {
-        return Err(malformed("HELLO is too short"));
-    };
-    if *magic != MAGIC {
-        return Err(malformed("HELLO does not begin with RCST"));
-    }
-    let Some((&[v0, v1, m0, m1], body)) = body.split_first_chunk::<4>() else {
-        return Err(malformed("HELLO is too short"));
-    };
-    if u16::from_le_bytes([v0, v1]) != VERSION {
-        return Err(unsupported("protocol version is not 1"));
-    }
-    let auth = match u16::from_le_bytes([m0, m1]) {
-        0 if body.is_empty() => HelloAuth::None,
-        0 => return Err(malformed("HELLO is too long")),
-        1 => hello_hmac(body)?,
-        _ => return Err(unsupported("authentication method is not known")),
-    };
-    Ok(Frame::Hello {
-        request: header.request,
-        service,
-        auth,
-    })
-}
-
-fn hello_hmac(body: &[u8]) -> Result<HelloAuth<'_>, Fault> {
-    let (key_id, mac) = split_room(body).ok_or(malformed("HELLO is too short"))?;
-    let mac = exactly::<32>(mac, "HMAC is not of 32 bytes")?;
-    let key_id = bounded_name(key_id)?;
-    if key_id.is_empty() {
-        return Err(malformed("key id is empty"));
-    }
-    Ok(HelloAuth::Hmac { key_id, mac })
-}
-
-fn ping<'a>(header: &Header, kind: Kind, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
-    no_name(name)?;
-    if body.len() > UPSTREAM_PING_MAX {
-        return Err(malformed("body is above 64 bytes"));
-    }
-    let request = header.request;
-    Ok(if kind == Kind::Ping {
-        Frame::Ping { request, body }
-    } else {
-        Frame::Pong { request, body }
-    })
-}
-
-fn challenge<'a>(name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
-    Ok(Frame::Challenge {
-        node: bounded_name(name)?,
-        challenge: exactly::<32>(body, "challenge is not of 32 bytes")?,
-    })
-}
-
-fn welcome<'a>(header: &Header, name: &'a [u8], body: &[u8]) -> Result<Frame<'a>, Fault> {
-    let node = bounded_name(name)?;
-    let &[
-        v0,
-        v1,
-        z0,
-        z1,
-        m0,
-        m1,
-        m2,
-        m3,
-        c0,
-        c1,
-        c2,
-        c3,
-        c4,
-        c5,
-        c6,
-        c7,
-    ] = exactly::<16>(body, "WELCOME is not of 16 bytes")?;
-    if u16::from_le_bytes([v0, v1]) != VERSION {
-        return Err(unsupported("protocol version is not 1"));
-    }
-    if [z0, z1] != [0, 0] {
-        return Err(unsupported("reserved bytes are not 0"));
-    }
-    Ok(Frame::Welcome {
-        request: header.request,
-        node,
-        frame_bytes_max: u32::from_le_bytes([m0, m1, m2, m3]),
-        credit: u64::from_le_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
-    })
-}
-
-fn ack(header: &Header, name: &[u8], body: &[u8]) -> Result<Frame<'static>, Fault> {
-    no_name(name)?;
-    let &[
-        level,
-        duplicate,
-        z0,
-        z1,
-        e0,
-        e1,
-        e2,
-        e3,
-        o0,
-        o1,
-        o2,
-        o3,
-        o4,
-        o5,
-        o6,
-        o7,
-    ] = exactly::<16>(body, "ACK is not of 16 bytes")?;
-    if [z0, z1] != [0, 0] {
-        return Err(unsupported("reserved bytes are not 0"));
-    }
-    if duplicate > 1 {
-        return Err(malformed("duplicate is neither 0 nor 1"));
-    }
-    Ok(Frame::Ack {
-        request: header.request,
-        level: AckLevel::ALL
-            .get(usize::from(level))
-            .copied()
-            .ok_or(unsupported("acknowledgement level is not known"))?,
-        duplicate: duplicate == 1,
-        epoch: Epoch(u32::from_le_bytes([e0, e1, e2, e3])),
-        offset: Offset(u64::from_le_bytes([o0, o1, o2, o3, o4, o5, o6, o7])),
-    })
-}
-
-fn error<'a>(header: &Header, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
-    no_name(name)?;
-    let (code, text) = body
-        .split_first_chunk::<2>()
-        .ok_or(malformed("ERROR is too short"))?;
-    Ok(Frame::Error {
-        request: header.request,
-        code: ErrorCode::from_wire(u16::from_le_bytes(*code))
-            .ok_or(unsupported("error code is not known"))?,
-        text: utf8(text)?,
-    })
-}
-
-fn credit(name: &[u8], body: &[u8]) -> Result<Frame<'static>, Fault> {
-    no_name(name)?;
-    let total = exactly::<8>(body, "CREDIT is not of 8 bytes")?;
-    Ok(Frame::Credit {
-        total: u64::from_le_bytes(*total),
-    })
-}
-
-fn goaway<'a>(name: &'a [u8], body: &[u8]) -> Result<Frame<'a>, Fault> {
-    let grace_ms = exactly::<4>(body, "GOAWAY is not of 4 bytes")?;
-    Ok(Frame::Goaway {
-        node: bounded_name(name)?,
-        grace_ms: u32::from_le_bytes(*grace_ms),
-    })
-}
-
-/// What the flags of PUBLISH and BROADCAST say.
-struct Options {
-    level: AckLevel,
-    content: Content,
-    skip_history: bool,
-    has_key: bool,
-}
-
-impl Options {
-    fn read(bits: u8) -> Result<Self, Fault> {
-        let level = match bits & flags::LEVEL {
-            0 => AckLevel::None,
-            1 => AckLevel::Accepted,
-            2 => AckLevel::Sequenced,
-            _ => AckLevel::Replicated,
-        };
-        let content = Content::from_bits((bits & flags::CONTENT) >> flags::CONTENT_SHIFT)
-            .ok_or(unsupported("content is not known"))?;
-        Ok(Self {
-            level,
-            content,
-            skip_history: bits & flags::SKIP_HISTORY != 0,
-            has_key: bits & flags::KEY != 0,
-        })
+        let unknown = raw(1_000, 0x7f, 0, 0, b"");
+        let expected = (ErrorCode::Unsupported, 77, Recovery::Skip(1_004));
+        assert_eq!(refusal(&unknown), expected);
+        let expected = (ErrorCode::Malformed, 0, Recovery::Close);
+        assert_eq!(refusal(&[11, 0, 0, 0]), expected);
     }
 
-    /// The key at the beginning of the body, when there is to be one, and the rest.
-    fn split_key<'a>(&self, body: &'a [u8]) -> Result<(Option<[u8; 16]>, &'a [u8]), Fault> {
-        if !self.has_key {
-            return Ok((None, body));
+    #[test]
+    fn a_frame_at_the_limit_is_taken() {
+        let body = vec![b'1'; UPSTREAM_FRAME_MAX - LENGTH_MIN];
+        let bytes = raw(UPSTREAM_FRAME_MAX as u32, 0x02, 0, 1, &body);
+        let decoded = decode(&bytes, UPSTREAM_FRAME_MAX).expect("valid");
+        assert_eq!(decoded.map(|(_, size)| size), Some(bytes.len()));
+    }
+
+    #[test]
+    fn frames_that_follow_each_other_are_told_apart() {
+        let mut bytes = Vec::new();
+        Frame::Credit { total: 1 }.encode(&mut bytes);
+        let first = bytes.len();
+        Frame::Credit { total: 2 }.encode(&mut bytes);
+        assert_eq!(
+            decode(&bytes, UPSTREAM_FRAME_MAX),
+            Ok(Some((Frame::Credit { total: 1 }, first)))
+        );
+        assert_eq!(
+            decode(&bytes[first..], UPSTREAM_FRAME_MAX),
+            Ok(Some((Frame::Credit { total: 2 }, bytes.len() - first)))
+        );
+    }
+
+    fn level() -> impl Strategy<Value = AckLevel> {
+        prop::sample::select(AckLevel::ALL.to_vec())
+    }
+
+    fn content() -> impl Strategy<Value = Content> {
+        prop::sample::select(vec![Content::Json, Content::Text, Content::Bytes])
+    }
+
+    fn room_name() -> impl Strategy<Value = String> {
+        "\\PC{1,60}"
+    }
+
+    fn check(frame: Frame<'_>) {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        let size = bytes.len();
+        bytes.extend(b"what follows");
+        assert_eq!(decode(&bytes, UPSTREAM_FRAME_MAX), Ok(Some((frame, size))));
+        for cut in 0..size.min(400) {
+            assert_eq!(decode(&bytes[..cut], UPSTREAM_FRAME_MAX), Ok(None));
         }
-        body.split_first_chunk::<16>()
-            .map(|(key, rest)| (Some(*key), rest))
-            .ok_or(malformed("body ends before the key"))
     }
-}
 
-fn room(name: &[u8]) -> Result<&str, Fault> {
-    if name.is_empty() {
-        return Err(Fault(ErrorCode::ForbiddenRoom, "room name is empty"));
+    proptest! {
+        #[test]
+        fn a_publication_reads_back_as_it_was_written(
+            request: u64, room in room_name(), level in level(), content in content(),
+            skip_history: bool, key: Option<[u8; 16]>, payload in vec(any::<u8>(), 0..300),
+            rooms in vec(room_name(), 1..20),
+        ) {
+            let (room, payload) = (room.as_str(), payload.as_slice());
+            check(Frame::Publish { request, room, level, content, skip_history, key, payload });
+            let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
+            let rooms = Rooms::new(&rooms);
+            check(Frame::Broadcast { request, level, content, skip_history, key, rooms, payload });
+        }
+
+        #[test]
+        fn an_opening_reads_back_as_it_was_written(
+            request: u64, service in room_name(), node in "\\PC{0,60}", key_id in room_name(),
+            bytes: [u8; 32], frame_bytes_max: u32, credit: u64, grace_ms: u32,
+        ) {
+            let (service, node) = (service.as_str(), node.as_str());
+            let hmac = HelloAuth::Hmac { key_id: &key_id, mac: &bytes };
+            check(Frame::Challenge { node, challenge: &bytes });
+            check(Frame::Hello { request, service, auth: HelloAuth::None });
+            check(Frame::Hello { request, service, auth: hmac });
+            check(Frame::Welcome { request, node, frame_bytes_max, credit });
+            check(Frame::Goaway { node, grace_ms });
+        }
+
+        #[test]
+        fn an_answer_reads_back_as_it_was_written(
+            request: u64, level in level(), duplicate: bool, epoch: u32, offset: u64,
+            code in prop::sample::select(ErrorCode::ALL.to_vec()), text in "\\PC{0,80}",
+            body in vec(any::<u8>(), 0..=UPSTREAM_PING_MAX),
+        ) {
+            let (epoch, offset, total) = (Epoch(epoch), Offset(offset), offset);
+            check(Frame::Ack { request, level, duplicate, epoch, offset });
+            check(Frame::Error { request, code, text: &text });
+            check(Frame::Credit { total });
+            check(Frame::Ping { request, body: &body });
+            check(Frame::Pong { request, body: &body });
+        }
+
+        #[test]
+        fn any_bytes_after_a_plausible_header_keep_the_promises(
+            kind in prop::sample::select(vec![1_u8, 2, 3, 0x20, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85]),
+            flags: u8, name_len in 0_u16..6, rest in vec(any::<u8>(), 0..80),
+        ) {
+            let length = LENGTH_MIN as u32 + rest.len() as u32;
+            fuzz_upstream(&raw(length, kind, flags, name_len, &rest));
+        }
     }
-    if name.len() > ROOM_NAME_MAX {
-        return Err(Fault(
-            ErrorCode::ForbiddenRoom,
-            "room name is above 255 bytes",
-        ));
-    }
-    utf8(name)
-}
-
-fn bounded_name(name: &[u8]) -> Result<&str, Fault> {
-    if name.len() > UPSTREAM_NAME_MAX {
-        return Err(malformed("name is above 255 bytes"));
-    }
-    utf8(name)
-}
-
-fn no_name(name: &[u8]) -> Result<(), Fault> {
-    if name.is_empty() {
-        Ok(())
-    } else {
-        Err(malformed("frame type takes no name"))
-    }
-}
-
-fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(bytes).map_err(|_| malformed("not UTF-8"))
-}
-
-fn exactly<'a, const N: usize>(body: &'a [u8], text: &'static str) -> Result<&'a [u8; N], Fault> {
-    body.try_into().map_err(|_| malformed(text))
 }

@@ -42,3 +42,29 @@ fn check_frame(frame: &Frame<'_>, bytes: &[u8]) {
         assert_eq!(rooms.iter().count(), rooms.count());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_seeds_and_what_is_one_byte_away_from_them_keep_the_promises() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/upstream");
+        let mut seeds = 0;
+        for entry in fs::read_dir(corpus).expect("the corpus") {
+            let mut bytes = fs::read(entry.expect("an entry").path()).expect("a seed");
+            fuzz_upstream(&bytes);
+            for index in 0..bytes.len().min(200) {
+                fuzz_upstream(&bytes[..index]);
+                for bit in 0..8 {
+                    bytes[index] ^= 1 << bit;
+                    fuzz_upstream(&bytes);
+                    bytes[index] ^= 1 << bit;
+                }
+            }
+            seeds += 1;
+        }
+        assert!(seeds > 50, "{seeds} seeds");
+    }
+}

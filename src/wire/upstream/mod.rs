@@ -15,6 +15,7 @@
 //! which frame may come when, credit, and the validity of payloads; that is the business of who holds
 //! the connection.
 
+mod body;
 mod decode;
 mod frame;
 mod fuzz;

@@ -42,3 +42,29 @@ fn check_data(channel: &str, data: &str) {
     assert!(!push.contains(&b'\n'), "a push is one line");
     serde_json::from_slice::<&RawValue>(&push).expect("a push is JSON");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_seeds_and_what_is_one_byte_away_from_them_keep_the_promises() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/commands");
+        let mut seeds = 0;
+        for entry in fs::read_dir(corpus).expect("the corpus") {
+            let mut bytes = fs::read(entry.expect("an entry").path()).expect("a seed");
+            fuzz_commands(&bytes);
+            for index in 0..bytes.len().min(400) {
+                fuzz_commands(&bytes[..index]);
+                for replacement in *b"\n\"\\{}[],:0\xff" {
+                    let original = std::mem::replace(&mut bytes[index], replacement);
+                    fuzz_commands(&bytes);
+                    bytes[index] = original;
+                }
+            }
+            seeds += 1;
+        }
+        assert!(seeds > 15, "{seeds} seeds");
+    }
+}

@@ -1,0 +1,677 @@
+#!/usr/bin/env python3
+"""Client of Ringcast's upstream protocol, version 1. Standard library only, Python 3.9 or later.
+
+    from ringcast_upstream import Upstream
+
+    with Upstream("127.0.0.1:8001", service="orders") as upstream:
+        receipt = upstream.publish("news", '{"t":"hi"}')
+        print(receipt.offset)
+
+`publish` waits for its acknowledgement. `send` does not: call it many times, then collect the answers
+with `next_answer`. One thread at a time may use a connection; it never reconnects by itself. The
+protocol is specified in docs/upstream-protocol.md.
+
+On the command line:
+
+    python3 ringcast_upstream.py publish 127.0.0.1:8001 news '{"t":"hi"}'
+
+with key id and secret, if the broker wants them, in RINGCAST_KEY_ID and RINGCAST_SECRET.
+"""
+
+import argparse
+import collections
+import hashlib
+import hmac
+import os
+import selectors
+import socket
+import struct
+import sys
+import time
+
+VERSION = 1
+MAGIC = b"RCST"
+HEADER = struct.Struct("<IBBHQ")  # length, type, flags, name_len, request_id
+LENGTH_MIN = 12
+NAME_MAX = 255
+ROOMS_MAX = 1024
+PING_MAX = 64
+ANSWER_MAX = 4096  # length of a frame from the broker
+MAX_FRAME = 1024 * 1024  # until WELCOME says otherwise
+
+NONE, ACCEPTED, SEQUENCED, REPLICATED = range(4)
+CONTENTS = ("json", "text", "bytes")
+KEY_FLAG, SKIP_HISTORY_FLAG, KNOWN_FLAGS = 0x04, 0x20, 0x3F
+
+TYPES = {
+    0x01: "HELLO",
+    0x02: "PUBLISH",
+    0x03: "BROADCAST",
+    0x20: "PING",
+    0x21: "PONG",
+    0x80: "CHALLENGE",
+    0x81: "WELCOME",
+    0x82: "ACK",
+    0x83: "ERROR",
+    0x84: "CREDIT",
+    0x85: "GOAWAY",
+}
+TYPE_BYTES = {name: byte for byte, name in TYPES.items()}
+
+(
+    MALFORMED,
+    UNSUPPORTED,
+    UNAUTHORISED,
+    FORBIDDEN_ROOM,
+    TOO_LARGE,
+    INVALID_PAYLOAD,
+    OVER_CREDIT,
+    OVERLOADED,
+    DRAINING,
+    INTERNAL,
+    LEVEL_UNAVAILABLE,
+) = range(1, 12)
+CLOSING = (MALFORMED, UNAUTHORISED, OVER_CREDIT)
+
+
+class UpstreamError(Exception):
+    """Anything that goes wrong between this service and the broker."""
+
+
+class Closed(UpstreamError):
+    """The broker closed the connection."""
+
+
+class TimedOut(UpstreamError):
+    """The broker did not answer, grant credit or read in time."""
+
+
+class GoingAway(UpstreamError):
+    """The broker goes down and takes nothing new; `grace_ms` is what it gave from its announcement."""
+
+    def __init__(self, grace_ms):
+        super().__init__(f"the broker goes down in {grace_ms} ms")
+        self.grace_ms = grace_ms
+
+
+class Refused(UpstreamError):
+    """The broker's ERROR frame."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{text} (code {code})")
+        self.code = code
+        self.text = text
+
+
+class FrameError(UpstreamError):
+    """Bytes that are not a frame: what to answer and, in `skip`, how many bytes to discard before going
+    on, None when the connection has to be closed. The bytes to discard need not have arrived yet."""
+
+    def __init__(self, code, text, request_id=0, skip=None):
+        super().__init__(f"{text} (code {code})")
+        self.code = code
+        self.text = text
+        self.request_id = request_id
+        self.skip = skip
+
+
+Receipt = collections.namedtuple("Receipt", "level duplicate epoch offset")
+
+
+# ---------------------------------------------------------------------------------------- the connection
+
+
+class Upstream:
+    """One connection. `addr` is "host:port", `key` is (key id, secret) or None, `timeout` is how many
+    seconds a call waits for a sign of life of the broker."""
+
+    def __init__(self, addr, service="python", key=None, timeout=10.0):
+        host, _, port = addr.rpartition(":")
+        self._timeout = timeout
+        self._received = bytearray()
+        self._answers = collections.OrderedDict()
+        self._goaway_ms = None
+        self._pong = None
+        self._published = 0
+        self._last_request = 0
+        self._failure = None
+        self._opened = False
+        self._socket = socket.create_connection((host.strip("[]"), int(port)), timeout)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setblocking(False)
+            self._open(service, key)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def publish(self, room, data, **options):
+        """Publishes to one room and waits for the acknowledgement: a Receipt, or None at level NONE.
+        The options are those of `send`."""
+        request = self.send(room, data, **options)
+        return self._receipt(request, options.get("level", SEQUENCED))
+
+    def broadcast(self, rooms, data, **options):
+        """Publishes to up to 1,024 rooms and waits for the one acknowledgement, as `publish`."""
+        request = self.send_broadcast(rooms, data, **options)
+        return self._receipt(request, options.get("level", SEQUENCED))
+
+    def send(self, room, data, *, content="json", level=SEQUENCED, key=None, skip_history=False):
+        """Publishes without waiting: the request id that the answer will have. `data` is str or bytes;
+        `key`, 16 bytes, makes a repetition harmless."""
+        frame = _publication("PUBLISH", data, content, level, key, skip_history)
+        frame["room"] = room
+        return self._send_publication(frame)
+
+    def send_broadcast(
+        self, rooms, data, *, content="json", level=SEQUENCED, key=None, skip_history=False
+    ):
+        """As `send`, to up to 1,024 rooms."""
+        frame = _publication("BROADCAST", data, content, level, key, skip_history)
+        frame["rooms"] = list(rooms)
+        return self._send_publication(frame)
+
+    def next_answer(self):
+        """The next answer to `send`, waiting for it: (request id, Receipt or Refused)."""
+        while not self._answers:
+            self._wait()
+        return self._answers.popitem(last=False)
+
+    def ping(self):
+        """Asks for a sign of life: the seconds that it took."""
+        self._last_request += 1
+        request = self._last_request
+        began = time.monotonic()
+        self._write(encode({"type": "PING", "request_id": request, "body": b""}))
+        while self._pong != request:
+            self._wait()
+        return time.monotonic() - began
+
+    @property
+    def goaway_ms(self):
+        """Milliseconds of grace once the broker has said that it goes down, None before."""
+        return self._goaway_ms
+
+    @property
+    def credit_left(self):
+        """Bytes of publications that the broker takes without granting more."""
+        return self._credit - self._published
+
+    def close(self):
+        """Says that nothing follows and waits for the broker to have read everything."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            while True:
+                self._fill()
+                self._received.clear()
+        except (UpstreamError, OSError):
+            pass
+        finally:
+            self._socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _open(self, service, key):
+        challenge = self._opening("CHALLENGE")["challenge"]
+        hello = {"type": "HELLO", "request_id": 0, "service": service, "method": 0}
+        if key is not None:
+            key_id, secret = key
+            secret = secret.encode() if isinstance(secret, str) else secret
+            mac = hello_mac(secret, challenge, service, key_id)
+            hello.update(method=1, key_id=key_id, mac=mac)
+        self._write(encode(hello))
+        welcome = self._opening("WELCOME")
+        self._max_frame = welcome["max_frame"]
+        self._credit = welcome["credit"]
+        self._opened = True
+        self._take_frames()
+
+    def _opening(self, expected):
+        while True:
+            frame = self._next_frame()
+            if frame is None:
+                self._fill()
+            elif frame["type"] == expected:
+                return frame
+            elif frame["type"] == "ERROR":
+                raise Refused(frame["code"], frame["text"])
+            else:
+                raise UpstreamError(f"{frame['type']} in the opening")
+
+    def _send_publication(self, frame):
+        if self._goaway_ms is not None:
+            raise GoingAway(self._goaway_ms)
+        self._last_request += 1
+        frame["request_id"] = self._last_request
+        data = encode(frame)
+        if len(data) - 4 > self._max_frame:
+            raise ValueError(f"frame of {len(data)} bytes, the broker takes {self._max_frame}")
+        while self.credit_left < len(data):
+            self._wait()
+            if self._goaway_ms is not None:
+                raise GoingAway(self._goaway_ms)
+        self._published += len(data)
+        self._write(data)
+        return frame["request_id"]
+
+    def _receipt(self, request, level):
+        if level == NONE:
+            return None
+        while request not in self._answers:
+            self._wait()
+        answer = self._answers.pop(request)
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    def _wait(self):
+        """Waits until something has come in. Answers that came before a failure are kept and the failure
+        is raised by the next wait."""
+        if self._failure is not None:
+            raise self._failure
+        # A write may have taken bytes in.
+        if not self._take_frames():
+            self._fill()
+            self._take_frames()
+
+    def _take_frames(self):
+        """Takes the frames that are there in full; says whether there were any."""
+        taken = False
+        try:
+            while True:
+                frame = self._next_frame()
+                if frame is None:
+                    return taken
+                self._take(frame)
+                taken = True
+        except UpstreamError as error:
+            self._failure = error
+            if not taken:
+                raise
+            return True
+
+    def _take(self, frame):
+        kind = frame["type"]
+        if kind == "ACK":
+            self._answers[frame["request_id"]] = Receipt(
+                frame["level"], frame["duplicate"], frame["epoch"], frame["offset"]
+            )
+        elif kind == "ERROR":
+            refused = Refused(frame["code"], frame["text"])
+            if frame["request_id"] == 0 or frame["code"] in CLOSING:
+                raise refused
+            self._answers[frame["request_id"]] = refused
+        elif kind == "CREDIT":
+            self._credit = max(self._credit, frame["total"])
+        elif kind == "GOAWAY":
+            self._goaway_ms = frame["grace_ms"]
+        elif kind == "PONG":
+            self._pong = frame["request_id"]
+        elif kind == "PING":
+            self._write(encode(dict(frame, type="PONG")))
+        else:
+            raise UpstreamError(f"{kind} from the broker")
+
+    def _next_frame(self):
+        decoded = decode(self._received, ANSWER_MAX)
+        if decoded is None:
+            return None
+        frame, size = decoded
+        del self._received[:size]
+        return frame
+
+    def _write(self, data):
+        """Writes everything. While the broker does not read, what it says is taken in: two full sockets
+        must not wait for each other."""
+        view = memoryview(data)
+        try:
+            while view:
+                readable, writable = self._ready(selectors.EVENT_READ | selectors.EVENT_WRITE)
+                if readable:
+                    self._receive()
+                if writable:
+                    view = view[self._socket.send(view) :]
+        except (Closed, OSError):
+            # What the broker said before it closed tells more.
+            if self._opened:
+                self._take_frames()
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+    def _fill(self):
+        self._ready(selectors.EVENT_READ)
+        self._receive()
+
+    def _receive(self):
+        data = self._socket.recv(65536)
+        if not data:
+            raise Closed("the broker closed the connection")
+        self._received += data
+
+    def _ready(self, events):
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, events)
+            ready = selector.select(self._timeout)
+        if not ready:
+            raise TimedOut("no sign of life from the broker")
+        mask = ready[0][1]
+        return mask & selectors.EVENT_READ, mask & selectors.EVENT_WRITE
+
+
+def _publication(kind, data, content, level, key, skip_history):
+    return {
+        "type": kind,
+        "level": level,
+        "content": content,
+        "skip_history": skip_history,
+        "key": key,
+        "payload": data.encode() if isinstance(data, str) else bytes(data),
+    }
+
+
+def hello_mac(secret, challenge, service, key_id):
+    """The code that HELLO carries: HMAC-SHA256 over challenge, service name and key id."""
+    message = challenge + service.encode() + key_id.encode()
+    return hmac.new(secret, message, hashlib.sha256).digest()
+
+
+# --------------------------------------------------------------------------------------------- the codec
+#
+# A frame is a dict: its "type" and the fields of that type, as in tests/vectors/upstream/.
+
+
+def encode(frame):
+    """The bytes of a frame. ValueError when a field is beyond its bounds."""
+    kind = frame["type"]
+    flags, name = 0, ""
+    if kind == "HELLO":
+        name = _named(frame["service"], "service name")
+        body = MAGIC + struct.pack("<HH", VERSION, frame["method"])
+        if frame["method"] == 1:
+            body += _counted(_named(frame["key_id"], "key id")) + frame["mac"]
+    elif kind == "PUBLISH":
+        name = _named(frame["room"], "room name")
+        flags, body = _flags(frame), (frame["key"] or b"") + frame["payload"]
+    elif kind == "BROADCAST":
+        rooms = [_counted(_named(room, "room name")) for room in frame["rooms"]]
+        if not 1 <= len(rooms) <= ROOMS_MAX:
+            raise ValueError("a broadcast takes 1 to 1024 rooms")
+        flags = _flags(frame)
+        count = struct.pack("<H", len(rooms))
+        body = (frame["key"] or b"") + count + b"".join(rooms) + frame["payload"]
+    elif kind in ("PING", "PONG"):
+        body = frame["body"]
+        if len(body) > PING_MAX:
+            raise ValueError("body of a ping is above 64 bytes")
+    elif kind == "CHALLENGE":
+        name, body = frame["node"], frame["challenge"]
+    elif kind == "WELCOME":
+        name = frame["node"]
+        body = struct.pack("<HHIQ", VERSION, 0, frame["max_frame"], frame["credit"])
+    elif kind == "ACK":
+        fields = frame["level"], frame["duplicate"], 0, frame["epoch"], frame["offset"]
+        body = struct.pack("<BBHIQ", *fields)
+    elif kind == "ERROR":
+        body = struct.pack("<H", frame["code"]) + frame["text"].encode()
+    elif kind == "CREDIT":
+        body = struct.pack("<Q", frame["total"])
+    elif kind == "GOAWAY":
+        name, body = frame["node"], struct.pack("<I", frame["grace_ms"])
+    else:
+        raise ValueError(f"frame type {kind}")
+    name = name.encode()
+    length = LENGTH_MIN + len(name) + len(body)
+    request = frame.get("request_id", 0)
+    return HEADER.pack(length, TYPE_BYTES[kind], flags, len(name), request) + name + body
+
+
+def decode(data, max_frame=MAX_FRAME):
+    """The first frame of `data` and the bytes it occupied, or None when it is not complete. Raises
+    FrameError, which may come before the frame is complete."""
+    if len(data) < 4:
+        return None
+    (length,) = struct.unpack_from("<I", data)
+    if length < LENGTH_MIN:
+        raise FrameError(MALFORMED, "length is below 12")
+    if len(data) < HEADER.size:
+        return None
+    _, type_byte, flags, name_len, request = HEADER.unpack_from(data)
+    kind = TYPES.get(type_byte)
+    size = 4 + length
+    try:
+        _check_header(kind, length, flags, name_len, max_frame)
+        if len(data) < size:
+            return None
+        name = bytes(data[HEADER.size : HEADER.size + name_len])
+        body = bytes(data[HEADER.size + name_len : size])
+        frame = {"type": kind}
+        if kind in ("CHALLENGE", "CREDIT", "GOAWAY"):
+            if request != 0:
+                raise FrameError(MALFORMED, "frame type takes no request_id")
+        else:
+            frame["request_id"] = request
+        frame.update(_fields(kind, flags, name, body))
+        return frame, size
+    except FrameError as error:
+        error.request_id = request
+        error.skip = None if error.code in CLOSING else size
+        raise
+
+
+def _check_header(kind, length, flags, name_len, max_frame):
+    publication = kind in ("PUBLISH", "BROADCAST")
+    if length > max_frame:
+        code = TOO_LARGE if publication else MALFORMED
+        raise FrameError(code, "length is above max_frame")
+    if name_len > length - LENGTH_MIN:
+        raise FrameError(MALFORMED, "name_len is above length")
+    if kind is None:
+        raise FrameError(UNSUPPORTED, "frame type is not known")
+    if flags & ~(KNOWN_FLAGS if publication else 0):
+        raise FrameError(UNSUPPORTED, "flag bit is not known")
+
+
+def _fields(kind, flags, name, body):
+    if kind == "HELLO":
+        return {"service": _filled(_text(name)), **_hello(body)}
+    if kind == "PUBLISH":
+        options = _options(flags)
+        room = _room(name)
+        key, payload = _split_key(flags, body)
+        return {"room": room, **options, "key": key, "payload": payload}
+    if kind in ("CHALLENGE", "WELCOME", "GOAWAY"):
+        return {"node": _text(name), **_server_body(kind, body)}
+    options = _options(flags) if kind == "BROADCAST" else {}
+    if name:
+        raise FrameError(MALFORMED, "frame type takes no name")
+    if kind == "BROADCAST":
+        key, rest = _split_key(flags, body)
+        rooms, payload = _rooms(rest)
+        return {"rooms": rooms, **options, "key": key, "payload": payload}
+    if kind in ("PING", "PONG"):
+        if len(body) > PING_MAX:
+            raise FrameError(MALFORMED, "body is above 64 bytes")
+        return {"body": body}
+    return _server_body(kind, body)
+
+
+def _server_body(kind, body):
+    if kind == "CHALLENGE":
+        return {"challenge": _exactly(body, 32)}
+    if kind == "GOAWAY":
+        return {"grace_ms": struct.unpack("<I", _exactly(body, 4))[0]}
+    if kind == "CREDIT":
+        return {"total": struct.unpack("<Q", _exactly(body, 8))[0]}
+    if kind == "ERROR":
+        (code,) = struct.unpack("<H", _take(body, 0, 2))
+        if not MALFORMED <= code <= LEVEL_UNAVAILABLE:
+            raise FrameError(UNSUPPORTED, "error code is not known")
+        return {"code": code, "text": _utf8(body[2:])}
+    if kind == "WELCOME":
+        version, reserved, max_frame, credit = struct.unpack("<HHIQ", _exactly(body, 16))
+        if version != VERSION:
+            raise FrameError(UNSUPPORTED, "protocol version is not 1")
+        if reserved:
+            raise FrameError(UNSUPPORTED, "reserved bytes are not 0")
+        return {"max_frame": max_frame, "credit": credit}
+    level, duplicate, reserved, epoch, offset = struct.unpack("<BBHIQ", _exactly(body, 16))
+    if reserved:
+        raise FrameError(UNSUPPORTED, "reserved bytes are not 0")
+    if duplicate > 1:
+        raise FrameError(MALFORMED, "duplicate is neither 0 nor 1")
+    if level > REPLICATED:
+        raise FrameError(UNSUPPORTED, "acknowledgement level is not known")
+    return {"level": level, "duplicate": bool(duplicate), "epoch": epoch, "offset": offset}
+
+
+def _hello(body):
+    if _take(body, 0, 4) != MAGIC:
+        raise FrameError(MALFORMED, "HELLO does not begin with RCST")
+    version, method = struct.unpack("<HH", _take(body, 4, 4))
+    if version != VERSION:
+        raise FrameError(UNSUPPORTED, "protocol version is not 1")
+    if method == 0:
+        _exactly(body, 8)
+        return {"method": 0}
+    if method != 1:
+        raise FrameError(UNSUPPORTED, "authentication method is not known")
+    (length,) = struct.unpack("<H", _take(body, 8, 2))
+    key_id = _take(body, 10, length)
+    mac = _exactly(body[10 + length :], 32)
+    return {"method": 1, "key_id": _filled(_text(key_id)), "mac": mac}
+
+
+def _options(flags):
+    content = flags >> 3 & 3
+    if content >= len(CONTENTS):
+        raise FrameError(UNSUPPORTED, "content is not known")
+    return {
+        "level": flags & 3,
+        "content": CONTENTS[content],
+        "skip_history": bool(flags & SKIP_HISTORY_FLAG),
+    }
+
+
+def _split_key(flags, body):
+    if not flags & KEY_FLAG:
+        return None, body
+    return _take(body, 0, 16), body[16:]
+
+
+def _rooms(body):
+    (count,) = struct.unpack("<H", _take(body, 0, 2))
+    if count == 0:
+        raise FrameError(MALFORMED, "BROADCAST without a room")
+    if count > ROOMS_MAX:
+        raise FrameError(TOO_LARGE, "more than 1024 rooms")
+    rooms, forbidden, at = [], None, 2
+    for _ in range(count):
+        (length,) = struct.unpack("<H", _take(body, at, 2))
+        name = _take(body, at + 2, length)
+        try:
+            rooms.append(_room(name))
+        except FrameError as error:
+            # The rest of the list is still checked: a malformed frame is never called less.
+            if error.code in CLOSING:
+                raise
+            forbidden = forbidden or error
+        at += 2 + length
+    if forbidden:
+        raise forbidden
+    return rooms, body[at:]
+
+
+def _room(name):
+    if not name:
+        raise FrameError(FORBIDDEN_ROOM, "room name is empty")
+    if len(name) > NAME_MAX:
+        raise FrameError(FORBIDDEN_ROOM, "room name is above 255 bytes")
+    return _utf8(name)
+
+
+def _text(name):
+    if len(name) > NAME_MAX:
+        raise FrameError(MALFORMED, "name is above 255 bytes")
+    return _utf8(name)
+
+
+def _filled(name):
+    if not name:
+        raise FrameError(MALFORMED, "name is empty")
+    return name
+
+
+def _utf8(data):
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise FrameError(MALFORMED, "not UTF-8") from None
+
+
+def _take(body, start, size):
+    if len(body) < start + size:
+        raise FrameError(MALFORMED, "body is too short")
+    return body[start : start + size]
+
+
+def _exactly(body, size):
+    if len(body) != size:
+        raise FrameError(MALFORMED, f"body is not of {size} bytes")
+    return body
+
+
+def _named(name, what):
+    if not 1 <= len(name.encode()) <= NAME_MAX:
+        raise ValueError(f"{what} is empty or above 255 bytes")
+    return name
+
+
+def _counted(name):
+    data = name.encode()
+    return struct.pack("<H", len(data)) + data
+
+
+def _flags(frame):
+    key = frame["key"]
+    if key is not None and len(key) != 16:
+        raise ValueError("an idempotency key is of 16 bytes")
+    flags = frame["level"] | CONTENTS.index(frame["content"]) << 3
+    if key is not None:
+        flags |= KEY_FLAG
+    if frame["skip_history"]:
+        flags |= SKIP_HISTORY_FLAG
+    return flags
+
+
+# -------------------------------------------------------------------------------------- the command line
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Publishes to a Ringcast broker.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    publish = commands.add_parser("publish", help="publish DATA to ROOM and wait for its offset")
+    publish.add_argument("addr", metavar="ADDR", help="host:port of the upstream listener")
+    publish.add_argument("room", metavar="ROOM")
+    publish.add_argument("data", metavar="DATA")
+    publish.add_argument("--content", choices=CONTENTS, default="json")
+    publish.add_argument("--service", default="python")
+    options = parser.parse_args(arguments)
+    key_id, secret = os.environ.get("RINGCAST_KEY_ID"), os.environ.get("RINGCAST_SECRET")
+    key = (key_id, secret) if key_id and secret else None
+    try:
+        with Upstream(options.addr, options.service, key) as upstream:
+            receipt = upstream.publish(options.room, options.data, content=options.content)
+    except (UpstreamError, OSError, ValueError) as error:
+        print(f"ringcast_upstream: {error}", file=sys.stderr)
+        return 1
+    print(f"epoch {receipt.epoch} offset {receipt.offset}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

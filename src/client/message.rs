@@ -1,0 +1,55 @@
+//! What is published, and what comes back.
+
+use super::Refusal;
+use crate::base::{Content, Epoch, Offset};
+use crate::wire::upstream::AckLevel;
+
+/// What is published, to whichever rooms.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The payload.
+    pub payload: &'a [u8],
+    /// What the payload is; the broker refuses JSON and text that is not.
+    pub content: Content,
+    /// When to acknowledge.
+    pub level: AckLevel,
+    /// Keep it out of the history.
+    pub skip_history: bool,
+    /// Idempotency key: repeat it when a publication is sent again after a lost connection.
+    pub key: Option<[u8; 16]>,
+}
+
+impl<'a> Message<'a> {
+    /// A message without key that is acknowledged at `level`.
+    pub fn new(content: Content, payload: &'a [u8], level: AckLevel) -> Self {
+        Self {
+            payload,
+            content,
+            level,
+            skip_history: false,
+            key: None,
+        }
+    }
+}
+
+/// The broker's acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The level reached; [`AckLevel::None`] when none was asked for.
+    pub level: AckLevel,
+    /// The key was seen before; epoch and offset are those of the first time.
+    pub duplicate: bool,
+    /// Incarnation of the room's history; 0 below [`AckLevel::Sequenced`] and for broadcasts.
+    pub epoch: Epoch,
+    /// Position in the room; 0 below [`AckLevel::Sequenced`] and for broadcasts.
+    pub offset: Offset,
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What [`Upstream::send`] returned.
+    pub request: u64,
+    /// Acknowledgement or refusal.
+    pub result: Result<Receipt, Refusal>,
+}
