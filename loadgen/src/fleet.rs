@@ -64,7 +64,7 @@ impl Fleet {
     ) -> Result<(), String> {
         let (mut settled, mut changed) = (0, Instant::now());
         loop {
-            let now_settled = self.subscribed() + self.failed();
+            let now_settled = self.sum(|progress| u64::from(progress.settled.load(Relaxed)));
             if now_settled == u64::from(self.connections) {
                 return Ok(());
             }
@@ -85,7 +85,7 @@ impl Fleet {
         self.sum(|progress| u64::from(progress.subscribed.load(Relaxed)))
     }
 
-    /// Connections that failed.
+    /// Connections that failed at any time.
     pub(crate) fn failed(&self) -> u64 {
         self.sum(|progress| u64::from(progress.failed.load(Relaxed)))
     }

@@ -55,7 +55,9 @@ pub(crate) struct Share {
 pub(crate) struct Progress {
     /// Connections whose subscribe was confirmed.
     pub(crate) subscribed: AtomicU32,
-    /// Connections that failed.
+    /// Connections whose subscribe was confirmed or that failed before.
+    pub(crate) settled: AtomicU32,
+    /// Connections that failed at any time.
     pub(crate) failed: AtomicU32,
     /// Publications delivered.
     pub(crate) delivered: AtomicU64,
@@ -128,6 +130,8 @@ impl Worker {
                 self.handle_event(event);
             }
             let tally = &self.tally;
+            let started = self.next - self.share.connections.start;
+            progress.settled.store(started - self.in_flight, Relaxed);
             progress.subscribed.store(tally.subscribed as u32, Relaxed);
             progress.failed.store(tally.failed() as u32, Relaxed);
             progress.delivered.store(tally.delivered, Relaxed);
@@ -169,6 +173,9 @@ impl Worker {
     }
 
     fn stop_connecting(&mut self) {
+        for _ in self.next..self.share.connections.end {
+            self.tally.fail(Failure::Unanswered);
+        }
         self.next = self.share.connections.end;
         if self.in_flight == 0 {
             return;
