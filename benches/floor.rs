@@ -422,8 +422,7 @@ impl Reception {
         let setup = UringSetup {
             listener: None,
             slots: 2 * each,
-            // The last doorbell is one that no ring may wait on.
-            bells: Doorbells::new(2).expect("eventfd"),
+            bells: Doorbells::for_rings(1).expect("eventfd"),
             node: 0,
         };
         let ring = Uring::new(setup).unwrap_or_else(|error| panic!("{error}"));

@@ -35,9 +35,8 @@ impl Fleet {
     /// Starts the workers and waits until their rings are set up. The error is of one that failed.
     pub(crate) fn start(clients: &Clients, run: u16) -> Result<Self, String> {
         let shares = shares(clients, run, host::raise_descriptor_limit())?;
-        // The last doorbell is one that no ring may wait on.
-        let bells =
-            Doorbells::new(shares.len() as u16 + 1).map_err(|error| format!("eventfd: {error}"))?;
+        let bells = Doorbells::for_rings(shares.len() as u16)
+            .map_err(|error| format!("eventfd: {error}"))?;
         let mut workers = Vec::with_capacity(shares.len());
         for share in shares {
             let progress = Arc::new(Progress::default());
@@ -145,8 +144,8 @@ impl Fleet {
     fn order(&self, give: impl Fn(&Progress)) {
         for (node, worker) in self.workers.iter().enumerate() {
             give(&worker.progress);
-            // Cannot fail: an eventfd is full only after 2^64 rings.
-            let _ = rustix::io::write(self.bells.fd(node as u16), &1u64.to_ne_bytes());
+            // A ring that cannot be rung looks at its orders at its next tick.
+            let _ = self.bells.ring(node as u16);
         }
     }
 
