@@ -141,8 +141,6 @@ impl Uring {
             .submitter()
             .register_files_sparse(setup.slots)
             .map_err(|e| SetupError::table(e, setup.slots))?;
-        // Saves a descriptor lookup per enter; older kernels go without.
-        let _ = ring.0.submitter().register_ring_fd();
         let buffers = BufferRing::register(
             &ring.0.submitter(),
             RECV_BUFFERS as u16,
