@@ -88,10 +88,8 @@ pub const UPSTREAM_LINGER_MS: u64 = 1_000;
 pub const ADMIN_CONNS_MAX: usize = 64;
 /// Milliseconds for one admin request and its answer.
 pub const ADMIN_DEADLINE_MS: u64 = 10_000;
-/// Milliseconds between two looks at the shutdown flag.
+/// Milliseconds of the service thread's heartbeat: how late it sees the shutdown flag at most.
 pub const SERVICE_TICK_MS: u64 = 100;
-/// Milliseconds that the service thread's tasks run before its ring is looked at.
-pub const SERVICE_PREEMPT_MS: u64 = 1;
 /// Milliseconds that a drain may take.
 pub const DRAIN_MS: u64 = 10_000;
 

@@ -154,11 +154,11 @@ impl<'a> Fields<'a> {
             },
             "PING" => Frame::Ping { request, body },
             "PONG" => Frame::Pong { request, body },
-            _ => self.from_server(request),
+            _ => self.server_frame(request),
         }
     }
 
-    fn from_server(&self, request: u64) -> Frame<'_> {
+    fn server_frame(&self, request: u64) -> Frame<'_> {
         let frame = self.frame;
         match text(frame, "type") {
             "CHALLENGE" => Frame::Challenge {

@@ -486,10 +486,10 @@ def _fields(kind, flags, name, body):
         return {"room": room, **options, "key": key, "payload": payload}
     if kind in ("CHALLENGE", "WELCOME", "GOAWAY"):
         return {"node": _text(name), **_server_body(kind, body)}
+    options = _options(flags) if kind == "BROADCAST" else {}
     if name:
         raise FrameError(MALFORMED, "frame type takes no name")
     if kind == "BROADCAST":
-        options = _options(flags)
         key, rest = _split_key(flags, body)
         rooms, payload = _rooms(rest)
         return {"rooms": rooms, **options, "key": key, "payload": payload}

@@ -5,7 +5,7 @@
 
 use super::Shared;
 use super::readable::readable;
-use futures_lite::future;
+use super::tick::breathe;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(super) async fn answer(shared: Rc<Shared>, bell: Arc<OwnedFd>) {
     loop {
         shared.node.awake();
         while shared.node.take_deliveries() {
-            future::yield_now().await;
+            breathe().await;
         }
         if !shared.node.prepare_sleep() {
             continue;

@@ -8,6 +8,7 @@
 //! A deadline bounds the whole: a shard that does not answer does not hold the process.
 
 use super::Shared;
+use super::tick::Heartbeat;
 use crate::base::NodeId;
 use crate::limits;
 use crate::mesh::Delivery;
@@ -29,12 +30,12 @@ pub enum Drained {
 /// Pause between two looks at what the drain waits for.
 const LOOK_MS: u64 = 5;
 
-/// Completes when the flag is set, at most a tick later. The flag is set in a signal handler, which
+/// Completes when the flag is set, at most a heartbeat later. The flag is set in a signal handler, which
 /// may do little more; looking at it ten times a second costs nothing that can be measured.
-pub(super) async fn requested(shutdown: &AtomicBool) {
+pub(super) async fn requested(shutdown: &AtomicBool, heartbeat: &Heartbeat) {
     // Relaxed: the flag guards no other memory.
     while !shutdown.load(Ordering::Relaxed) {
-        sleep(Duration::from_millis(limits::SERVICE_TICK_MS)).await;
+        heartbeat.beat().await;
     }
 }
 

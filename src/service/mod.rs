@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Nothing polls: an idle service thread sleeps in the kernel until a socket, the doorbell or the
-//! tick of [`limits::SERVICE_TICK_MS`] (shutdown flag) wakes it.
+//! heartbeat ([`limits::SERVICE_TICK_MS`], looks at the shutdown flag) wakes it.
 
 mod accept;
 mod acks;
@@ -29,6 +29,7 @@ mod metrics;
 mod node;
 mod opening;
 mod readable;
+mod tick;
 mod upstream;
 
 use crate::base::RoomHasher;
@@ -45,7 +46,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 pub use drain::Drained;
 
@@ -132,6 +132,8 @@ pub enum ServiceError {
     Executor(glommio::GlommioError<()>),
     /// A listener could not be made non-blocking.
     Listener(std::io::Error),
+    /// There is no descriptor for the heartbeat's timer.
+    Heartbeat(std::io::Error),
 }
 
 impl fmt::Display for ServiceError {
@@ -139,6 +141,7 @@ impl fmt::Display for ServiceError {
         match self {
             Self::Executor(error) => write!(f, "service thread's executor: {error}"),
             Self::Listener(error) => write!(f, "service thread's listener: {error}"),
+            Self::Heartbeat(error) => write!(f, "service thread's heartbeat: {error}"),
         }
     }
 }
@@ -179,13 +182,14 @@ pub fn run(setup: ServiceSetup) -> Result<Drained, ServiceError> {
         .name("service")
         // glommio's buffers for DMA files, locked memory; unused so far.
         .io_memory(64 * 1024)
-        .preempt_timer(Duration::from_millis(limits::SERVICE_PREEMPT_MS))
+        .preempt_timer(tick::PREEMPT)
         .make()
         .map_err(ServiceError::Executor)?;
-    Ok(executor.run(serve(setup)))
+    let heartbeat = tick::Heartbeat::new().map_err(ServiceError::Heartbeat)?;
+    Ok(executor.run(serve(setup, heartbeat)))
 }
 
-async fn serve(setup: ServiceSetup) -> Drained {
+async fn serve(setup: ServiceSetup, heartbeat: tick::Heartbeat) -> Drained {
     let bell = Arc::clone(&setup.bells[usize::from(setup.port.id.0)]);
     let shared = Rc::new(Shared {
         node: Node::new(
@@ -213,6 +217,6 @@ async fn serve(setup: ServiceSetup) -> Drained {
         .into_iter()
         .map(|listener| glommio::spawn_local(upstream::listen(Rc::clone(&shared), listener)))
         .collect();
-    drain::requested(&setup.shutdown).await;
+    drain::requested(&setup.shutdown, &heartbeat).await;
     drain::drain(&shared, upstreams, setup.drain_ms).await
 }

@@ -17,6 +17,7 @@ use super::intake::{Desk, Intake, Verdict};
 use super::mailbox::Mailbox;
 use super::opening::{self, Refusal};
 use super::readable::stream_of;
+use super::tick::breathe;
 use crate::limits;
 use crate::wire::upstream::{ErrorCode, Frame, LENGTH_BYTES, Recovery, decode};
 use futures_lite::future::{self, poll_fn};
@@ -188,7 +189,9 @@ impl Connection<'_> {
                     break batch;
                 }
             };
-            if let Some(total) = intake.credit.grant() {
+            if batch != Batch::Close
+                && let Some(total) = intake.credit.grant()
+            {
                 Frame::Credit { total }.encode(desk.out);
             }
             batch
@@ -197,11 +200,15 @@ impl Connection<'_> {
 
     /// Flushes answers until the peer has sent something.
     async fn receive(&mut self) -> Result<(), Ended> {
+        let space = self.input.space().len();
         let bytes = poll_fn(|cx| self.poll_receive(cx)).await?;
         self.input.filled(bytes);
         self.shared.stats.upstream_bytes_total.add(bytes as u64);
-        // A peer that always has more to send must not keep the others waiting.
-        future::yield_now().await;
+        // After a read that emptied the socket the next one waits for the ring anyway. A peer that
+        // always has more to send must not keep the others waiting.
+        if bytes == space {
+            breathe().await;
+        }
         Ok(())
     }
 
@@ -324,5 +331,5 @@ async fn linger(stream: &mut TcpStream) {
         }
     };
     let deadline = sleep(Duration::from_millis(limits::UPSTREAM_LINGER_MS));
-    future::or(drained, async { drop(deadline.await) }).await;
+    future::or(drained, deadline).await;
 }

@@ -89,17 +89,17 @@ impl Eq for Timed {}
 #[derive(Clone, Debug, Default)]
 pub(super) struct AcceptEntry {
     /// Id of the armed accept.
-    waiting: Option<u64>,
+    pub(super) waiting: Option<u64>,
     /// From push to reap: what the caller may know.
-    known: bool,
-    peer: Option<SocketAddr>,
+    pub(super) known: bool,
+    pub(super) peer: Option<SocketAddr>,
 }
 
 /// A completion that waits to be reaped, with what moves to the caller's side then.
 #[derive(Debug)]
 pub(super) struct Posted {
-    completion: Completion,
-    stream: Option<StreamId>,
+    pub(super) completion: Completion,
+    pub(super) stream: Option<StreamId>,
     /// The bytes of the buffer that the completion lends.
     pub(super) bytes: Vec<u8>,
     /// Kept until the completion is reaped, as the contract allows a kernel to read it until then.
@@ -117,17 +117,17 @@ impl Posted {
 pub(super) struct Node {
     pub(super) slots: Vec<Option<StreamId>>,
     /// Generation that the slot's last socket had.
-    generations: Vec<Option<u32>>,
-    free: Vec<u32>,
-    accepts: Vec<AcceptEntry>,
-    backlog: VecDeque<StreamId>,
-    accept_scheduled: bool,
+    pub(super) generations: Vec<Option<u32>>,
+    pub(super) free: Vec<u32>,
+    pub(super) accepts: Vec<AcceptEntry>,
+    pub(super) backlog: VecDeque<StreamId>,
+    pub(super) accept_scheduled: bool,
     pub(super) pool: Pool,
     pub(super) completions: VecDeque<Posted>,
-    bell_rung: bool,
-    bell_listens: bool,
+    pub(super) bell_rung: bool,
+    pub(super) bell_listens: bool,
     /// From push to reap.
-    bell_known: bool,
+    pub(super) bell_known: bool,
     pub(super) dialled: VecDeque<StreamId>,
     /// Moment until which the shard sleeps unless something completes.
     pub(super) wake_ns: u64,
@@ -188,113 +188,11 @@ impl Kernel {
         &mut self.nodes[usize::from(node)]
     }
 
-    // Contract: what the caller may push, given what it has reaped.
-
-    /// Panics when the operation breaks the contract of [`super::super::Driver`].
-    pub(super) fn admit(&mut self, node: u16, op: &Op) {
-        match op {
-            Op::Accept { entry } => {
-                let accepts = &mut self.node(node).accepts;
-                let index = *entry as usize;
-                if accepts.len() <= index {
-                    accepts.resize(index + 1, AcceptEntry::default());
-                }
-                let twice = std::mem::replace(&mut accepts[index].known, true);
-                assert!(!twice, "contract: accept {entry} is armed twice");
-            }
-            Op::Recv(conn) => {
-                let known = self.known(node, *conn);
-                assert!(
-                    !known.shutdown,
-                    "contract: receive after shutdown of {conn:?}"
-                );
-                assert!(!known.recv, "contract: receive armed twice on {conn:?}");
-                known.recv = true;
-            }
-            Op::Send(conn, _) => {
-                let known = self.known(node, *conn);
-                assert!(!known.shutdown, "contract: send after shutdown of {conn:?}");
-                assert!(!known.send, "contract: second send in flight on {conn:?}");
-                known.send = true;
-            }
-            Op::Shutdown(conn) => self.known(node, *conn).shutdown = true,
-            Op::Cancel(conn) => _ = self.known(node, *conn),
-            Op::Close(conn) => {
-                let known = self.known(node, *conn);
-                let pending = known.recv || known.send || known.connect;
-                assert!(
-                    !pending,
-                    "contract: close of {conn:?} while an operation is pending"
-                );
-                known.close = true;
-            }
-            Op::Connect { conn, .. } => self.reserve(node, *conn),
-            Op::Listen => {
-                let twice = std::mem::replace(&mut self.node(node).bell_known, true);
-                assert!(!twice, "contract: the doorbell is listened to twice");
-            }
-            Op::Ring(target) => {
-                let exists = usize::from(*target) < self.nodes.len();
-                assert!(exists, "contract: there is no node {target} to ring");
-            }
-            Op::StopAccepting => {}
-        }
-    }
-
-    /// The record of the caller's socket, after the checks that hold for every operation.
-    fn known(&mut self, node: u16, conn: ConnId) -> &mut super::stream::Known {
-        let stream = self.occupant(node, conn.slot);
-        let stream = stream.unwrap_or_else(|| panic!("contract: {conn:?} is vacant"));
-        let before = self.node(node).generations[conn.slot as usize];
-        let known = &mut self.streams[stream].known;
-        assert!(
-            known.announced || known.connect,
-            "contract: {conn:?} is gone"
-        );
-        assert!(
-            !known.close,
-            "contract: operation after the close of {conn:?}"
-        );
-        match known.generation {
-            Some(generation) => {
-                assert_eq!(
-                    generation, conn.generation,
-                    "contract: {conn:?} is another's slot"
-                );
-            }
-            None => {
-                assert_ne!(
-                    before,
-                    Some(conn.generation),
-                    "contract: {conn:?} reuses the generation of the slot's last socket"
-                );
-                known.generation = Some(conn.generation);
-            }
-        }
-        known
-    }
-
     pub(super) fn occupant(&mut self, node: u16, slot: u32) -> Option<StreamId> {
         let slots = &self.node(node).slots;
         *slots
             .get(slot as usize)
             .unwrap_or_else(|| panic!("contract: the table has no slot {slot}"))
-    }
-
-    /// Occupies the slot of an outgoing connection.
-    fn reserve(&mut self, node: u16, conn: ConnId) {
-        let occupant = self.occupant(node, conn.slot);
-        assert!(occupant.is_none(), "contract: {conn:?} is not vacant");
-        let peer = super::client_address(self.streams.len());
-        let mut stream = Stream::new(node, peer, self.faults.window_bytes);
-        stream.slot = Some(conn.slot);
-        stream.known.connect = true;
-        let id = self.streams.len();
-        self.streams.push(stream);
-        let state = self.node(node);
-        state.slots[conn.slot as usize] = Some(id);
-        state.free.retain(|slot| *slot != conn.slot);
-        let _ = self.known(node, conn);
     }
 
     // Execution: what a submit starts.
@@ -456,125 +354,6 @@ impl Kernel {
         }
     }
 
-    // Sockets in and out of the table.
-
-    fn wake_accept(&mut self, node: u16) {
-        let state = self.node(node);
-        let waiting = state.accepts.iter().any(|entry| entry.waiting.is_some());
-        if waiting && !state.backlog.is_empty() && !state.accept_scheduled {
-            state.accept_scheduled = true;
-            self.start(Event::Accept(node));
-        }
-    }
-
-    fn accept(&mut self, node: u16) {
-        self.node(node).accept_scheduled = false;
-        let accepts = self.node(node).accepts.iter().enumerate();
-        let waiting: Vec<usize> = accepts
-            .filter_map(|(index, entry)| entry.waiting.map(|_| index))
-            .collect();
-        if waiting.is_empty() {
-            return;
-        }
-        let Some(id) = self.node(node).backlog.pop_front() else {
-            return;
-        };
-        let entry = waiting[self.dice.below(waiting.len() as u64) as usize];
-        let peer = self.streams[id].peer;
-        let accept = &mut self.node(node).accepts[entry];
-        accept.waiting = None;
-        accept.peer = Some(peer);
-        let fails = self.dice.chance(self.faults.accept_error);
-        let slot = if fails { None } else { self.free_slot(node) };
-        let result = match slot {
-            Some(slot) => {
-                self.node(node).slots[slot as usize] = Some(id);
-                self.streams[id].slot = Some(slot);
-                slot as i32
-            }
-            None => {
-                // The kernel has accepted the connection already, and drops it.
-                self.streams[id].closed = true;
-                self.reset_client(id);
-                if fails { -ECONNABORTED } else { -ENFILE }
-            }
-        };
-        let entry = entry as u32;
-        self.post(node, Some(id), Token::Accept { entry }, result);
-        self.wake_accept(node);
-    }
-
-    /// A slot from the free ones: the one freed last, or any.
-    fn free_slot(&mut self, node: u16) -> Option<u32> {
-        let count = self.node(node).free.len();
-        let any = self.dice.chance(0.5) && count > 0;
-        let index = if any {
-            self.dice.below(count as u64) as usize
-        } else {
-            count.wrapping_sub(1)
-        };
-        (count > 0).then(|| self.node(node).free.swap_remove(index))
-    }
-
-    fn cancel_accepts(&mut self, node: u16, ids: &[u64]) {
-        for index in 0..self.node(node).accepts.len() {
-            let waiting = &mut self.node(node).accepts[index].waiting;
-            if waiting.take_if(|id| ids.contains(id)).is_some() {
-                let entry = index as u32;
-                self.post(node, None, Token::Accept { entry }, -ECANCELED);
-            }
-        }
-    }
-
-    fn connect(&mut self, id: StreamId, conn: ConnId) {
-        let node = self.streams[id].node;
-        let refused = self.dice.chance(self.faults.connect_refused);
-        if refused {
-            self.streams[id].broken = true;
-        } else {
-            self.node(node).dialled.push_back(id);
-        }
-        let result = if refused { -ECONNREFUSED } else { 0 };
-        self.post(node, Some(id), Token::Connect(conn), result);
-    }
-
-    fn close(&mut self, id: StreamId, conn: ConnId) {
-        let unread = !self.streams[id].arrived.is_empty();
-        let stream = &mut self.streams[id];
-        let node = stream.node;
-        let finished = stream.broken || stream.shut;
-        stream.closed = true;
-        stream.slot = None;
-        stream.arrived = VecDeque::new();
-        if unread && self.dice.chance(self.faults.reset_on_unread) {
-            self.reset_client(id);
-        } else if !finished {
-            self.send_to_client(id, Signal::Fin);
-        }
-        let slot = conn.slot as usize;
-        let state = self.node(node);
-        state.slots[slot] = None;
-        state.generations[slot] = Some(conn.generation);
-        state.free.push(conn.slot);
-        self.post(node, Some(id), Token::Close(conn), 0);
-    }
-
-    // Doorbells.
-
-    pub(super) fn ring(&mut self, node: u16) {
-        self.node(node).bell_rung = true;
-        self.answer_bell(node);
-    }
-
-    fn answer_bell(&mut self, node: u16) {
-        let state = self.node(node);
-        if state.bell_rung && state.bell_listens {
-            state.bell_rung = false;
-            state.bell_listens = false;
-            self.post(node, None, Token::Bell, 8);
-        }
-    }
-
     // Completions.
 
     /// Perhaps reports an operation that may be silent.
@@ -615,41 +394,6 @@ impl Kernel {
         });
     }
 
-    /// The next completion, which the caller knows of from now on.
-    pub(super) fn reap(&mut self, node: u16) -> Option<Posted> {
-        let posted = self.node(node).completions.pop_front()?;
-        if let Some(loan) = &posted.completion.loan {
-            self.node(node).pool.lend(loan.buffer);
-        }
-        let done = !posted.completion.more;
-        let known = posted.stream.map(|stream| &mut self.streams[stream].known);
-        match (posted.completion.token, known) {
-            (Token::Accept { entry }, known) => {
-                if let Some(known) = known {
-                    known.announced = true;
-                }
-                self.node(node).accepts[entry as usize].known = false;
-            }
-            (Token::Connect(_), Some(known)) => {
-                known.announced = true;
-                known.connect = false;
-            }
-            (Token::Recv(_), Some(known)) => known.recv = !done,
-            (Token::Send(_), Some(known)) => known.send = !done,
-            (Token::Bell, _) => self.node(node).bell_known = false,
-            _ => {}
-        }
-        Some(posted)
-    }
-
-    pub(super) fn peer(&self, node: u16, entry: u32) -> SocketAddr {
-        let accept = &self.nodes[usize::from(node)].accepts[entry as usize];
-        assert!(!accept.known, "contract: accept {entry} was armed again");
-        accept
-            .peer
-            .expect("contract: the accept has reported a peer")
-    }
-
     /// Adds to the trace, with the moment.
     pub(super) fn note(&mut self, words: &[u64]) {
         for word in std::iter::once(&self.now_ns).chain(words) {
@@ -674,7 +418,3 @@ impl Kernel {
 }
 
 const ENOENT: i32 = Errno::NOENT.raw_os_error();
-const ENFILE: i32 = Errno::NFILE.raw_os_error();
-const ECANCELED: i32 = Errno::CANCELED.raw_os_error();
-const ECONNABORTED: i32 = Errno::CONNABORTED.raw_os_error();
-const ECONNREFUSED: i32 = Errno::CONNREFUSED.raw_os_error();

@@ -30,10 +30,14 @@
 //! Never here: a real clock, a real socket, unsafe code, unordered iteration.
 
 mod client;
+mod contract;
+#[cfg(test)]
+mod echo;
 mod faults;
 mod kernel;
 mod pool;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 mod transfer;

@@ -1,14 +1,13 @@
-//! What the simulated kernel promises, and an echo server on [`Sockets`] that must survive it.
+//! What the simulated kernel promises, operation by operation.
 
 use super::*;
 use crate::base::ConnId;
 use crate::base::chunk::Chunk;
 use crate::driver::Token;
 use crate::driver::sockets::{Event, Sockets};
-use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-const SECOND_NS: u64 = 1_000_000_000;
+pub(super) const SECOND_NS: u64 = 1_000_000_000;
 const ECONNREFUSED: i32 = 111;
 const EPIPE: i32 = 32;
 const ENFILE: i32 = 23;
@@ -78,7 +77,7 @@ fn next(world: &World, sim: &mut Sim) -> Completion {
     }
 }
 
-fn payload(bytes: &[u8]) -> Payload {
+pub(super) fn payload(bytes: &[u8]) -> Payload {
     let chunk = Chunk::new(bytes.len());
     chunk.append(bytes);
     Payload::One(Part::new(&chunk, 0, bytes.len()))
@@ -454,10 +453,7 @@ fn an_operation_on_a_vacant_slot_is_a_broken_contract() {
 #[should_panic(expected = "is gone")]
 fn an_operation_for_a_socket_whose_slot_has_a_new_one_is_a_broken_contract() {
     let mut bench = bench(1, Faults::none());
-    bench.sim = {
-        bench.sim.push(Op::Close(bench.conn));
-        bench.sim
-    };
+    bench.start(Op::Close(bench.conn));
     bench.settle();
     // Every free slot is taken, so one of the new sockets has the old slot.
     for entry in 0..16 {
@@ -492,286 +488,43 @@ fn a_generation_that_did_not_move_on_is_a_broken_contract() {
     }
 }
 
-// An echo server.
-
-/// What the server still has to do for one connection.
-#[derive(Default)]
-struct Echo {
-    pending: Vec<u8>,
-    ended: bool,
+#[test]
+#[should_panic(expected = "changed in flight")]
+fn a_payload_that_changes_in_flight_is_a_broken_contract() {
+    let mut faults = Faults::none();
+    faults.window_bytes = 4;
+    let mut bench = bench(1, faults);
+    let chunk = Chunk::new(8);
+    chunk.append(b"a tail..");
+    let part = Part::new(&chunk, 0, 8);
+    bench.start(Op::Send(bench.conn, Payload::One(part.clone())));
+    part.cells()[7].set(b'!');
+    bench.settle();
 }
 
-struct Server {
-    sockets: Sockets<Sim>,
-    echoes: BTreeMap<(u32, u32), (ConnId, Echo)>,
-    /// Loans that the server keeps for some turns, so that buffers run out.
-    kept: VecDeque<Loan>,
-    draining: bool,
-    enobufs: u64,
-}
-
-impl Server {
-    fn new(sim: Sim) -> Self {
-        let mut sockets = Sockets::new(sim);
-        sockets.start_accepting();
-        Self {
-            sockets,
-            echoes: BTreeMap::new(),
-            kept: VecDeque::new(),
-            draining: false,
-            enobufs: 0,
-        }
-    }
-
-    fn turn(&mut self) {
-        while let Some(event) = self.sockets.next_event() {
-            self.handle(event);
-        }
-        let world = self.sockets.driver_mut().world().clone();
-        while !self.kept.is_empty() && (world.random(2) == 0 || self.draining) {
-            let loan = self.kept.pop_front().unwrap();
-            self.sockets.recycle(loan);
-        }
-        let conns: Vec<ConnId> = self.echoes.values().map(|(conn, _)| *conn).collect();
-        for conn in conns {
-            self.flush(conn);
-        }
-        self.sockets.submit(match world.random(3) {
-            0 => Wait::No,
-            _ => Wait::UpTo(Duration::from_millis(10)),
+#[test]
+fn a_late_shutdown_hits_whatever_is_in_the_slot_by_then() {
+    let mut hits = 0;
+    for seed in 0..16 {
+        let mut bench = bench(seed, Faults::none());
+        bench.world.set_faults(Faults {
+            inline: 0.0,
+            shutdown_late: 1.0,
+            delay_ns_max: SECOND_NS,
+            ..Faults::none()
         });
-        self.enobufs = self.sockets.counts().0.enobufs;
-        self.sockets.driver_mut().invariants();
-    }
-
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Accepted { conn, .. } => {
-                let echo = (conn, Echo::default());
-                let before = self.echoes.insert((conn.slot, conn.generation), echo);
-                assert!(before.is_none());
-            }
-            Event::Received { conn, loan } => {
-                let bytes = self.sockets.bytes(&loan).to_vec();
-                self.echo(conn).pending.extend(bytes);
-                self.kept.push_back(loan);
-            }
-            Event::Ended { conn, errno } => {
-                self.echo(conn).ended = true;
-                if errno.is_some() {
-                    self.sockets.close(conn);
-                }
-            }
-            Event::SendFailed { conn, .. } => self.sockets.close(conn),
-            Event::Closed { conn } => {
-                let gone = self.echoes.remove(&(conn.slot, conn.generation));
-                assert!(gone.is_some());
-            }
-            Event::Sent { .. } | Event::Bell => {}
-            other => panic!("an echo server does not connect: {other:?}"),
+        bench.start(Op::Shutdown(bench.conn));
+        bench.world.set_faults(Faults::none());
+        bench.start(Op::Close(bench.conn));
+        let innocent = bench.world.connect(0);
+        bench.start(Op::Accept { entry: 0 });
+        while innocent.slot().is_none() {
+            assert!(bench.world.advance_to_next());
         }
+        let same_slot = innocent.slot() == Some(bench.conn.slot);
+        bench.settle();
+        assert_eq!(innocent.end().is_some(), same_slot);
+        hits += u32::from(same_slot);
     }
-
-    fn flush(&mut self, conn: ConnId) {
-        if self.draining {
-            return self.sockets.close(conn);
-        }
-        if !self.sockets.is_idle(conn) {
-            return;
-        }
-        let echo = self.echo(conn);
-        if echo.pending.is_empty() {
-            if echo.ended {
-                self.sockets.close(conn);
-            }
-            return;
-        }
-        let bytes = std::mem::take(&mut echo.pending);
-        let payload = if bytes.len() % 2 == 0 {
-            payload(&bytes)
-        } else {
-            let (chunk, middle) = (Chunk::new(bytes.len()), bytes.len() / 2);
-            chunk.append(&bytes);
-            let mut parts = self.sockets.spare_parts();
-            parts.push(Part::new(&chunk, 0, middle));
-            parts.push(Part::new(&chunk, middle, bytes.len()));
-            Payload::Many(parts)
-        };
-        self.sockets.send(conn, payload);
-    }
-
-    fn echo(&mut self, conn: ConnId) -> &mut Echo {
-        let entry = self.echoes.get_mut(&(conn.slot, conn.generation));
-        &mut entry.expect("events name live connections").1
-    }
-}
-
-/// A client of the echo server: what it wrote, what came back, what it does next.
-struct Caller {
-    client: Client,
-    wrote: Vec<u8>,
-    read: Vec<u8>,
-    left: usize,
-    vanished: bool,
-    was_reset: bool,
-}
-
-impl Caller {
-    fn new(world: &World) -> Self {
-        Self {
-            client: world.connect(0),
-            wrote: Vec::new(),
-            read: Vec::new(),
-            left: 1 + world.random(3_000) as usize,
-            vanished: false,
-            was_reset: false,
-        }
-    }
-
-    fn act(&mut self, world: &World, gentle: bool) {
-        match world.random(60) {
-            0..5 if self.left > 0 && !self.client.is_finished() => {
-                let count = self.left.min(1 + world.random(400) as usize);
-                let bytes: Vec<u8> = (0..count).map(|_| world.random(256) as u8).collect();
-                self.client.write(&bytes);
-                self.wrote.extend(bytes);
-                self.left -= count;
-                if self.left == 0 {
-                    self.client.close();
-                }
-            }
-            5 => self.client.stop_reading(),
-            6..10 => self.client.resume_reading(),
-            10 if !gentle && world.random(20) == 0 => {
-                self.client.vanish();
-                self.vanished = true;
-            }
-            11 if !gentle && world.random(20) == 0 => {
-                self.client.reset();
-                self.was_reset = true;
-            }
-            _ => {}
-        }
-        self.check();
-    }
-
-    fn check(&mut self) {
-        self.read.extend(self.client.read());
-        assert!(
-            self.wrote.starts_with(&self.read),
-            "an echo is what was written"
-        );
-    }
-
-    fn is_done(&self) -> bool {
-        self.client.end().is_some() || self.vanished
-    }
-}
-
-struct Outcome {
-    trace: u64,
-    finished: usize,
-    reset: usize,
-    enobufs: u64,
-}
-
-fn echo(seed: u64, faults: Faults, gentle: bool) -> Outcome {
-    let world = World::new(seed, faults);
-    let mut server = Server::new(world.sim(SimSetup {
-        slots: 8,
-        ..SimSetup::default()
-    }));
-    // More callers than slots, unless none may be lost.
-    let callers = if gentle { 6 } else { 12 };
-    let mut callers: Vec<Caller> = (0..callers).map(|_| Caller::new(&world)).collect();
-    let deadline_ns = world.now_ns() + 60 * SECOND_NS;
-    while !callers.iter().all(Caller::is_done) {
-        assert!(
-            world.now_ns() < deadline_ns,
-            "seed {seed}: a caller waits for ever"
-        );
-        match world.step() {
-            Step::Turn(_) => server.turn(),
-            Step::Waited => {}
-            Step::Idle => panic!("a server that sleeps ten milliseconds always wakes"),
-        }
-        let who = world.random(callers.len() as u64) as usize;
-        callers[who].act(&world, gentle);
-    }
-    // Connections of clients that vanished never end by themselves.
-    server.draining = true;
-    server.sockets.stop_accepting();
-    let drained_ns = world.now_ns() + 5 * SECOND_NS;
-    while world.now_ns() < drained_ns {
-        if let Step::Turn(_) = world.step() {
-            server.turn();
-        }
-    }
-    callers.iter_mut().for_each(Caller::check);
-    for caller in &callers {
-        let broke =
-            caller.vanished || caller.was_reset || caller.client.end() != Some(End::Finished);
-        assert!(
-            !gentle || !broke,
-            "seed {seed}: a connection broke without a fault"
-        );
-        if !broke && caller.left == 0 {
-            assert!(
-                caller.read == caller.wrote,
-                "seed {seed}: a finished echo is whole"
-            );
-        }
-    }
-    assert_eq!(server.sockets.open(), 0, "seed {seed}");
-    assert_eq!(server.sockets.driver_mut().occupied(), 0, "seed {seed}");
-    assert!(
-        server.sockets.driver_mut().buffers_are_home(),
-        "seed {seed}"
-    );
-    assert_eq!(server.sockets.counts().0.stale, 0, "seed {seed}");
-    let ends = |end| {
-        callers
-            .iter()
-            .filter(|c| c.client.end() == Some(end))
-            .count()
-    };
-    Outcome {
-        trace: world.trace(),
-        finished: ends(End::Finished),
-        reset: ends(End::Reset),
-        enobufs: server.enobufs,
-    }
-}
-
-#[test]
-fn an_echo_server_loses_no_byte_however_operations_are_delayed_and_reordered() {
-    for seed in 0..200 {
-        let outcome = echo(seed, Faults::unordered(), true);
-        assert_eq!(outcome.finished, 6, "seed {seed}");
-    }
-}
-
-#[test]
-fn an_echo_server_survives_five_hundred_seeds_of_chaos() {
-    let (mut finished, mut reset, mut enobufs) = (0, 0, 0);
-    for seed in 0..500 {
-        let outcome = echo(seed, Faults::chaotic(), false);
-        finished += outcome.finished;
-        reset += outcome.reset;
-        enobufs += outcome.enobufs;
-    }
-    // Chaos that never breaks anything, or breaks everything, tests nothing.
-    assert!(
-        finished > 500 && reset > 500 && enobufs > 500,
-        "{finished} {reset} {enobufs}"
-    );
-}
-
-#[test]
-fn the_same_seed_makes_the_same_run_and_another_seed_another() {
-    let trace = |seed| echo(seed, Faults::chaotic(), false).trace;
-    for seed in 0..20 {
-        assert_eq!(trace(seed), trace(seed));
-        assert_ne!(trace(seed), trace(seed + 1));
-    }
+    assert!(hits > 0);
 }

@@ -234,6 +234,9 @@ impl Kernel {
     /// The client reads again: what it left in its window comes first.
     pub(super) fn resume(&mut self, id: StreamId) {
         let stream = &mut self.streams[id];
+        if stream.client.vanished {
+            return;
+        }
         stream.client.stopped = false;
         stream.window_used -= stream.client.held.len();
         let held = std::mem::take(&mut stream.client.held);

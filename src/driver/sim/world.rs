@@ -98,13 +98,13 @@ impl World {
             .collect()
     }
 
-    /// Moment of the next thing that happens by itself: an event or the end of a sleep. `None` when
-    /// nothing will; never earlier than now.
+    /// Moment of the next thing that happens by itself: an event, or the end of a sleep. `None` when
+    /// nothing will. A shard that is awake already counts for nothing here.
     pub fn next_deadline(&self) -> Option<u64> {
         let kernel = self.kernel();
         let sleeps = kernel.nodes.iter().map(|node| node.wake_ns);
-        let next_ns = sleeps.chain(kernel.next_event_ns()).min()?;
-        (next_ns < u64::MAX).then_some(next_ns.max(kernel.now_ns))
+        let sleeping = sleeps.filter(|wake_ns| (kernel.now_ns + 1..u64::MAX).contains(wake_ns));
+        sleeping.chain(kernel.next_event_ns()).min()
     }
 
     /// Moves the clock to the next deadline and lets happen what is due. False when there is none.

@@ -58,8 +58,8 @@ fn publish<'a>(bits: u8, request: u64, name: &'a [u8], body: &'a [u8]) -> Result
 }
 
 fn broadcast<'a>(bits: u8, request: u64, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
-    no_name(name)?;
     let options = Options::read(bits)?;
+    no_name(name)?;
     let (key, body) = options.split_key(body)?;
     let (count, names) = body
         .split_first_chunk::<2>()

@@ -1,0 +1,139 @@
+//! What the kernel counts of a process: CPU time and memory, from `/proc`.
+
+use std::io;
+use std::time::Duration;
+
+/// CPU time of threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cpu {
+    /// Time on a core, nanoseconds.
+    pub(crate) run_ns: u64,
+    /// Time in which it could have run and another thread had the core, nanoseconds.
+    pub(crate) queued_ns: u64,
+}
+
+impl Cpu {
+    /// What was used since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            run_ns: self.run_ns.saturating_sub(before.run_ns),
+            queued_ns: self.queued_ns.saturating_sub(before.queued_ns),
+        }
+    }
+}
+
+/// One reading of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reading {
+    /// All its threads; finer than the ticks of user and system time.
+    pub(crate) cpu: Cpu,
+    /// User time, in ticks of 10 ms.
+    pub(crate) user: Duration,
+    /// System time, in ticks of 10 ms.
+    pub(crate) system: Duration,
+    /// Resident memory (VmRSS), bytes.
+    pub(crate) rss_bytes: u64,
+}
+
+/// Reads the process `pid`.
+pub(crate) fn read_process(pid: u32) -> io::Result<Reading> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let (user_ticks, system_ticks) = parse_stat(&stat).ok_or_else(unreadable)?;
+    let tick = 1.0 / rustix::param::clock_ticks_per_second() as f64;
+    let mut cpu = Cpu::default();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the reading.
+        let path = task?.path().join("schedstat");
+        let Ok(text) = std::fs::read_to_string(path) else {
+            continue;
+        };
+        let thread = parse_schedstat(&text).ok_or_else(unreadable)?;
+        cpu.run_ns += thread.run_ns;
+        cpu.queued_ns += thread.queued_ns;
+    }
+    Ok(Reading {
+        cpu,
+        user: Duration::from_secs_f64(user_ticks as f64 * tick),
+        system: Duration::from_secs_f64(system_ticks as f64 * tick),
+        rss_bytes: parse_rss(&status).ok_or_else(unreadable)?,
+    })
+}
+
+/// Reads a thread of this process.
+pub(crate) fn read_thread(tid: u32) -> io::Result<Cpu> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat"))?;
+    parse_schedstat(&text).ok_or_else(unreadable)
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, the clock of the driver.
+pub(crate) fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Raises the soft descriptor limit to the hard one; the result is the limit now.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}
+
+fn unreadable() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "/proc has an unknown format")
+}
+
+/// User and system ticks (fields 14 and 15). The command name in field 2 may hold anything.
+fn parse_stat(text: &str) -> Option<(u64, u64)> {
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+    let user = fields.nth(11)?.parse().ok()?;
+    Some((user, fields.next()?.parse().ok()?))
+}
+
+fn parse_schedstat(text: &str) -> Option<Cpu> {
+    let mut fields = text.split_ascii_whitespace();
+    Some(Cpu {
+        run_ns: fields.next()?.parse().ok()?,
+        queued_ns: fields.next()?.parse().ok()?,
+    })
+}
+
+fn parse_rss(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_spaces_and_brackets_does_not_shift_the_fields() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 1 2 3 4 55 66 0 0 20 0 1 0 9 9 9";
+        assert_eq!(parse_stat(stat), Some((55, 66)));
+    }
+
+    #[test]
+    fn this_process_uses_cpu_and_memory() {
+        let before = read_process(std::process::id()).unwrap();
+        let started = std::time::Instant::now();
+        let mut spins = 0u64;
+        while started.elapsed() < Duration::from_millis(30) {
+            spins = std::hint::black_box(spins + 1);
+        }
+        let after = read_process(std::process::id()).unwrap();
+        assert!(after.cpu.since(before.cpu).run_ns > 1_000_000);
+        assert!(after.rss_bytes > 100_000);
+        assert!(read_process(u32::MAX).is_err());
+    }
+}

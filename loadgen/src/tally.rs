@@ -1,0 +1,196 @@
+//! What the workers count. One tally per worker, merged at the end.
+
+use crate::payload::Stamp;
+use hdrhistogram::Histogram;
+use ringcast::wire::frame::FrameError;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Longest latency that is told apart from longer ones, nanoseconds.
+const LATENCY_NS_MAX: u64 = 120_000_000_000;
+
+/// Why a connection is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Failure {
+    /// The connect failed with this errno.
+    Connect(i32),
+    /// Nothing came of the connection in time.
+    Unanswered,
+    /// The upgrade was answered with this status.
+    UpgradeStatus(u16),
+    /// The answer to the upgrade was no HTTP response, or lacked `Upgrade` or `Connection`.
+    UpgradeMalformed,
+    /// `Sec-WebSocket-Accept` is missing or wrong.
+    AcceptKey,
+    /// The connect command was answered with this error code.
+    ConnectRefused(u32),
+    /// The subscribe command was answered with this error code.
+    SubscribeRefused(u32),
+    /// The frame breaks RFC 6455.
+    Frame,
+    /// The message is none that the client protocol allows here.
+    Message,
+    /// The server closed with this code before the end; 0 when the close frame had none.
+    Closed(u16),
+    /// The stream ended without a close frame.
+    Ended,
+    /// The stream failed with this errno.
+    Receive(i32),
+    /// A send failed with this errno; 0 when it was short.
+    Send(i32),
+}
+
+impl From<FrameError> for Failure {
+    fn from(_: FrameError) -> Self {
+        Self::Frame
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = |errno: &i32| std::io::Error::from_raw_os_error(*errno);
+        match self {
+            Self::Connect(number) => write!(f, "connect: {}", errno(number)),
+            Self::Unanswered => f.write_str("no answer in time"),
+            Self::UpgradeStatus(status) => write!(f, "upgrade: status {status}"),
+            Self::UpgradeMalformed => f.write_str("upgrade: no valid response"),
+            Self::AcceptKey => f.write_str("upgrade: wrong accept key"),
+            Self::ConnectRefused(code) => write!(f, "connect command: error {code}"),
+            Self::SubscribeRefused(code) => write!(f, "subscribe command: error {code}"),
+            Self::Frame => f.write_str("frame breaks RFC 6455"),
+            Self::Message => f.write_str("unexpected message"),
+            Self::Closed(code) => write!(f, "closed by the server: {code}"),
+            Self::Ended => f.write_str("closed by the server without a close frame"),
+            Self::Receive(number) => write!(f, "receive: {}", errno(number)),
+            Self::Send(0) => f.write_str("send: short"),
+            Self::Send(number) => write!(f, "send: {}", errno(number)),
+        }
+    }
+}
+
+/// Counts of one worker, or of all.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// Connections whose subscribe was confirmed.
+    pub(crate) subscribed: u64,
+    /// Connections that failed before or after that, by why.
+    pub(crate) failures: BTreeMap<Failure, u64>,
+    /// Publications that came for the first time, in order or late.
+    pub(crate) delivered: u64,
+    /// Publications that never came to a subscriber.
+    pub(crate) lost: u64,
+    /// Publications that came again.
+    pub(crate) duplicated: u64,
+    /// Publications that came after a later one.
+    pub(crate) reordered: u64,
+    /// Payloads with a wrong checksum.
+    pub(crate) damaged: u64,
+    /// Sound payloads of a room that the connection is not subscribed to.
+    pub(crate) misrouted: u64,
+    /// Publications that another run or publisher sent; neither good nor bad.
+    pub(crate) foreign: u64,
+    /// Server pings answered.
+    pub(crate) pings: u64,
+    /// Bytes received.
+    pub(crate) received_bytes: u64,
+    /// Times that a receive waited for buffers.
+    pub(crate) enobufs: u64,
+    /// From when a publication was due.
+    pub(crate) due_latency: Histogram<u64>,
+    /// From when a publication was handed to the publisher's socket.
+    pub(crate) sent_latency: Histogram<u64>,
+    /// When the first connect was started, nanoseconds.
+    pub(crate) first_connect_ns: Option<u64>,
+    /// When the last subscribe was confirmed, nanoseconds.
+    pub(crate) last_subscribed_ns: Option<u64>,
+    /// When the last publication came, nanoseconds.
+    pub(crate) last_delivered_ns: Option<u64>,
+}
+
+impl Tally {
+    /// All zero.
+    pub(crate) fn new() -> Self {
+        let histogram = || {
+            Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 3).expect("the bounds are in order")
+        };
+        Self {
+            subscribed: 0,
+            failures: BTreeMap::new(),
+            delivered: 0,
+            lost: 0,
+            duplicated: 0,
+            reordered: 0,
+            damaged: 0,
+            misrouted: 0,
+            foreign: 0,
+            pings: 0,
+            received_bytes: 0,
+            enobufs: 0,
+            due_latency: histogram(),
+            sent_latency: histogram(),
+            first_connect_ns: None,
+            last_subscribed_ns: None,
+            last_delivered_ns: None,
+        }
+    }
+
+    /// Counts a failed connection.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        *self.failures.entry(failure).or_default() += 1;
+    }
+
+    /// Failed connections in all.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// Counts a publication that came for the first time at `now_ns`.
+    pub(crate) fn deliver(&mut self, stamp: &Stamp, now_ns: u64) {
+        self.delivered += 1;
+        self.last_delivered_ns = Some(now_ns);
+        let sent_ns = stamp.due_ns + u64::from(stamp.delay_us) * 1_000;
+        let due = now_ns.saturating_sub(stamp.due_ns);
+        self.due_latency.saturating_record(due);
+        self.sent_latency
+            .saturating_record(now_ns.saturating_sub(sent_ns));
+    }
+
+    /// Whether every connection stood and every publication came once, whole and in order.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.failures.is_empty()
+            && self.lost == 0
+            && self.duplicated == 0
+            && self.reordered == 0
+            && self.damaged == 0
+            && self.misrouted == 0
+    }
+
+    /// Adds another worker's counts.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.subscribed += other.subscribed;
+        for (failure, count) in &other.failures {
+            *self.failures.entry(*failure).or_default() += count;
+        }
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.damaged += other.damaged;
+        self.misrouted += other.misrouted;
+        self.foreign += other.foreign;
+        self.pings += other.pings;
+        self.received_bytes += other.received_bytes;
+        self.enobufs += other.enobufs;
+        for (mine, theirs) in [
+            (&mut self.due_latency, &other.due_latency),
+            (&mut self.sent_latency, &other.sent_latency),
+        ] {
+            mine.add(theirs)
+                .expect("all histograms have the same bounds");
+        }
+        let starts = [self.first_connect_ns, other.first_connect_ns];
+        self.first_connect_ns = starts.into_iter().flatten().min();
+        self.last_subscribed_ns = self.last_subscribed_ns.max(other.last_subscribed_ns);
+        self.last_delivered_ns = self.last_delivered_ns.max(other.last_delivered_ns);
+    }
+}
