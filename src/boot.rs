@@ -91,7 +91,7 @@ impl Broker {
     pub fn bind(mut config: Config) -> Result<Self, BootError> {
         let slots = raise_descriptor_limit().min(limits::SLOTS_PER_SHARD_MAX as u64) as u32;
         let clients = client_listeners(config.listen, config.shards)?;
-        config.listen = local_address(&clients[0]).map_err(BootError::System)?;
+        config.bound(local_address(&clients[0]).map_err(BootError::System)?);
         let upstream = bind("upstream", config.upstream)?;
         let admin = bind("admin", config.admin)?;
         config.upstream = upstream.local_addr().map_err(BootError::System)?;

@@ -124,9 +124,7 @@ impl Config {
         }
         let mut origins = flags.allowed_origins;
         if flags.demo {
-            let port = flags.listen.port();
-            origins.push(format!("http://{}", flags.listen));
-            origins.push(format!("http://localhost:{port}"));
+            origins.extend(demo_origins(flags.listen));
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -152,6 +150,22 @@ impl Config {
             timing: Timing::default(),
         })
     }
+
+    /// Notes the address that was bound for clients; the demo's page comes from there.
+    pub fn bound(&mut self, listen: SocketAddr) {
+        self.listen = listen;
+        if self.demo {
+            self.origins.add(demo_origins(listen));
+        }
+    }
+}
+
+/// What browsers send as the origin of a page at this address.
+fn demo_origins(listen: SocketAddr) -> [String; 2] {
+    [
+        format!("http://{listen}"),
+        format!("http://localhost:{}", listen.port()),
+    ]
 }
 
 const HISTORY_COUNT_MAX: usize = 1_000_000;
