@@ -1,0 +1,165 @@
+//! When everybody wants everything at once: receive buffers run out, lanes fill, and nothing is
+//! lost for it.
+
+mod support;
+
+use ringcast::base::Content;
+use ringcast::client::Message;
+use ringcast::limits;
+use ringcast::wire::upstream::AckLevel;
+use serde_json::json;
+use std::io::Write;
+use std::time::Duration;
+use support::{Broker, Client, frame};
+
+#[test]
+fn receive_buffers_that_run_out_come_back() {
+    const CLIENTS: usize = 200;
+    let broker = Broker::start("--shards 1 --allow-anonymous");
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| Client::connect(broker.clients))
+        .collect();
+    // Together they send several times what all receive buffers hold.
+    let mut command = br#"{"id":77,"rpc":{"data":""#.to_vec();
+    command.resize(limits::MESSAGE_BYTES_MAX - 3, b'x');
+    command.extend(b"\"}}");
+    let message = frame(0x81, &command);
+    assert!(CLIENTS * message.len() > 4 * limits::RECV_BUFFERS * limits::RECV_BUFFER_BYTES);
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            let message = &message;
+            scope.spawn(move || client.stream().write_all(message).unwrap());
+        }
+    });
+    for client in &mut clients {
+        assert_eq!(client.reply(77)["error"]["code"], 108);
+    }
+    let metrics = broker.until("all buffers back", |metrics| {
+        metrics.sum("buffers_loaned") == 0 && metrics.sum("parked_connections") == 0
+    });
+    assert!(metrics.sum("enobufs_total") > 0, "the buffers did run out");
+}
+
+#[test]
+fn publications_that_fill_the_lanes_all_have_their_place() {
+    const PUBLISHERS: u64 = 24;
+    const EACH: u64 = 60;
+    let broker = Broker::start("--shards 3 --allow-anonymous --allow-publish");
+    let payload = "x".repeat(60_000);
+    let (address, payload) = (broker.clients, payload.as_str());
+    std::thread::scope(|scope| {
+        for publisher in 0..PUBLISHERS {
+            scope.spawn(move || {
+                let mut client = Client::connect(address);
+                let channel = format!("big:{}", publisher % 8);
+                for n in 0..EACH {
+                    let data = json!([n, payload]);
+                    let publish =
+                        json!({"id": 10 + n, "publish": {"channel": channel, "data": data}});
+                    client.send(&publish.to_string());
+                }
+                for n in 0..EACH {
+                    assert!(client.reply(10 + n as u32).get("publish").is_some());
+                }
+            });
+        }
+    });
+    let metrics = broker.metrics();
+    eprintln!("stalls {}", metrics.sum("lane_stalls_total"));
+    assert_eq!(metrics.sum("publications_total"), PUBLISHERS * EACH);
+    // And the rooms' offsets are as many as were promised.
+    let mut upstream = broker.upstream();
+    let message = Message::new(Content::Json, b"0", AckLevel::Sequenced);
+    let offsets = (0..8).map(|room| {
+        let receipt = upstream.publish(&format!("big:{room}"), &message).unwrap();
+        receipt.offset.0
+    });
+    assert!(offsets.eq([PUBLISHERS / 8 * EACH + 1; 8]));
+}
+
+#[test]
+fn a_service_that_never_waits_loses_nothing() {
+    const COUNT: u64 = 100_000;
+    let broker = Broker::start("--shards 2");
+    let mut upstream = broker.upstream();
+    let payload = [b'7'; 128];
+    let message = Message::new(Content::Json, &payload, AckLevel::None);
+    for n in 0..COUNT {
+        upstream.send(&format!("r{}", n % 100), &message).unwrap();
+    }
+    upstream.close().unwrap();
+    let metrics = broker.until("all of it", |metrics| {
+        metrics.sum("publications_total") == COUNT
+    });
+    assert_eq!(metrics.sum("upstream_errors_total"), 0);
+    assert_eq!(metrics.sum("homes"), 100);
+}
+
+#[test]
+fn the_largest_publication_arrives() {
+    let broker = Broker::start("--shards 2 --allow-anonymous");
+    let mut client = Client::connect(broker.clients);
+    let mut upstream = broker.upstream();
+    for room in ["a", "b", "c", "d"] {
+        client.subscribe(room);
+        let text = "y".repeat(limits::UPSTREAM_FRAME_MAX - 64);
+        let message = Message::new(Content::Text, text.as_bytes(), AckLevel::Sequenced);
+        upstream.publish(room, &message).unwrap();
+        assert_eq!(client.push().data, json!(text));
+    }
+    broker.until("an empty tail", |metrics| metrics.sum("tail_bytes") == 0);
+}
+
+#[test]
+fn a_crowd_that_comes_and_goes_during_traffic_sees_no_gap_and_leaves_nothing() {
+    let broker = Broker::start("--shards 3 --allow-anonymous");
+    let address = broker.clients;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (mut upstream, stop) = (broker.upstream(), &stop);
+        scope.spawn(move || {
+            let message = Message::new(Content::Json, b"[1,2,3]", AckLevel::None);
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for room in 0..10 {
+                    upstream.send(&format!("r{room}"), &message).unwrap();
+                }
+                upstream.ping().unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let crowd: Vec<_> = (0..8)
+            .map(|thread| {
+                scope.spawn(move || {
+                    for round in 0..40 {
+                        let mut client = Client::connect(address);
+                        let room = format!("r{}", (thread + round) % 10);
+                        client.subscribe(&room);
+                        let first = client.push().offset;
+                        for offset in first + 1..first + 4 {
+                            assert_eq!(client.push().offset, offset, "{room}");
+                        }
+                        match round % 3 {
+                            0 => client.vanish(),
+                            1 => drop(client),
+                            _ => client.close(None),
+                        }
+                    }
+                })
+            })
+            .collect();
+        crowd.into_iter().for_each(|one| one.join().unwrap());
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    broker.until("nobody and nothing", |metrics| {
+        [
+            "connections",
+            "sessions",
+            "subscriptions",
+            "rooms",
+            "tail_bytes",
+            "buffers_loaned",
+        ]
+        .iter()
+        .all(|gauge| metrics.sum(gauge) == 0)
+    });
+}
