@@ -6,9 +6,11 @@ use ringcast::base::Content;
 use ringcast::client::{Message, Upstream};
 use ringcast::limits;
 use ringcast::wire::upstream::AckLevel;
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 use support::{Broker, Client, Heard, PATIENCE, Process, frame};
 
 /// Payload bytes of a publication.
@@ -135,19 +137,82 @@ fn a_reader_that_never_reads_is_cut_off_by_the_write_timeout() {
     assert_eq!(neighbour.push().offset, 1_001);
 }
 
+/// Publishes to `room`, where a narrow subscriber reads nothing, until the kernel takes no more and
+/// the tail is held for it: the number of publications.
+fn plug(broker: &Broker, upstream: &mut Upstream, room: &str) -> u64 {
+    for n in 1.. {
+        publish(upstream, room, n);
+        let start = Instant::now();
+        while broker.metrics().sum("tail_bytes") > 0 {
+            if start.elapsed() > Duration::from_millis(300) {
+                return n;
+            }
+        }
+        assert!(n < 10_000, "the kernel takes everything");
+    }
+    unreachable!("a number was returned")
+}
+
 #[test]
 fn a_pause_shorter_than_the_timeout_loses_nothing() {
-    const COUNT: u64 = 100;
     let broker = Broker::start("--shards 2 --allow-anonymous");
     let mut late = narrow_subscriber(broker.clients, "news");
     let mut upstream = broker.upstream();
-    for n in 1..=COUNT {
+    let plugged = plug(&broker, &mut upstream, "news");
+    let count = plugged + 50;
+    for n in plugged + 1..=count {
         publish(&mut upstream, "news", n);
     }
-    for n in 1..=COUNT {
+    for n in 1..=count {
         assert_eq!(late.push().offset, n);
     }
     broker.until("an empty tail", |metrics| metrics.sum("tail_bytes") == 0);
+}
+
+#[test]
+fn what_does_not_fit_one_send_follows_in_the_next() {
+    const ROOMS: usize = 3 * limits::SEND_PARTS_MAX;
+    const EACH: u64 = 2;
+    let broker = Broker::start("--shards 2 --allow-anonymous");
+    let mut late = narrow_subscriber(broker.clients, "plug");
+    let rooms: Vec<String> = (0..ROOMS).map(|n| format!("room:{n}")).collect();
+    rooms.iter().for_each(|room| late.subscribe(room));
+    let mut upstream = broker.upstream();
+    let plugged = plug(&broker, &mut upstream, "plug");
+    for n in 1..=EACH {
+        rooms
+            .iter()
+            .for_each(|room| publish(&mut upstream, room, n));
+    }
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    for _ in 0..plugged + EACH * ROOMS as u64 {
+        let push = late.push();
+        let last = seen.entry(push.channel).or_default();
+        *last += 1;
+        assert_eq!(push.offset, *last);
+    }
+    assert_eq!(seen.remove("plug"), Some(plugged));
+    assert!(seen.len() == ROOMS && seen.values().all(|last| *last == EACH));
+    broker.until("empty tails", |metrics| metrics.sum("tail_bytes") == 0);
+}
+
+#[test]
+fn whoever_joins_while_another_lags_gets_only_what_follows() {
+    let broker = Broker::start("--shards 1 --allow-anonymous");
+    let mut late = narrow_subscriber(broker.clients, "news");
+    let mut upstream = broker.upstream();
+    let plugged = plug(&broker, &mut upstream, "news");
+    let mut newcomer = Client::connect(broker.clients);
+    newcomer.subscribe("news");
+    publish(&mut upstream, "news", plugged + 1);
+    assert_eq!(newcomer.push().offset, plugged + 1);
+    // Whoever leaves takes nothing from those who stay.
+    newcomer.unsubscribe("news");
+    publish(&mut upstream, "news", plugged + 2);
+    for offset in 1..=plugged + 2 {
+        assert_eq!(late.push().offset, offset);
+    }
+    assert_eq!(newcomer.refused(json!({"rpc": {}})), 108);
 }
 
 #[test]

@@ -99,6 +99,17 @@ fn half_of_two_thousand_clients_vanish_and_leave_nothing_behind() {
             .all(|gauge| metrics.sum(gauge) == 0)
             && nothing_is_out(metrics)
     });
+    // The homes know that nobody is left: a publication goes nowhere.
+    let before = broker.metrics();
+    for n in 0..ROOMS {
+        let message = Message::new(Content::Json, b"0", AckLevel::Sequenced);
+        upstream.publish(&room_of(n), &message).unwrap();
+    }
+    let after = broker.metrics();
+    let delta = |name: &str| after.sum(name) - before.sum(name);
+    assert_eq!(delta("publications_total"), ROOMS as u64);
+    assert_eq!(delta("lane_frames_total"), ROOMS as u64, "requests only");
+    assert_eq!(delta("stale_deliveries_total"), 0);
 }
 
 #[test]

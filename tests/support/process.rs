@@ -22,10 +22,21 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `ringcast serve` with these flags; all three addresses must be among them.
     pub(crate) fn serve(flags: &str) -> Self {
-        let mut child = ringcast(&format!("serve {flags}"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary");
+        Self::adopt(ringcast(&format!("serve {flags}")))
+    }
+
+    /// As [`Process::serve`], under a limit of open descriptors.
+    pub(crate) fn serve_with_descriptors(descriptors: usize, flags: &str) -> Self {
+        let binary = env!("CARGO_BIN_EXE_ringcast");
+        let line = format!("ulimit -n {descriptors} && exec {binary} serve {flags}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line]).stdin(Stdio::null());
+        Self::adopt(shell)
+    }
+
+    fn adopt(mut command: Command) -> Self {
+        let command = command.stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (line, lines) = mpsc::channel();
         std::thread::spawn(move || {
