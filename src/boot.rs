@@ -134,7 +134,7 @@ impl Broker {
         let nodes = config.shards + 1;
         let seed = random_seed().map_err(BootError::System)?;
         let hasher = RoomHasher::new(seed, config.shards);
-        let bells = Doorbells::new(nodes).map_err(BootError::System)?;
+        let bells = Doorbells::for_rings_and_service(config.shards).map_err(BootError::System)?;
         let stats: Vec<Arc<Stats>> = (0..config.shards).map(|_| Arc::default()).collect();
         let mut ports = mesh::mesh(nodes, limits::LANE_BYTES);
         let service_port = ports.pop().expect("the service thread is the last node");

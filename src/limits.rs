@@ -69,6 +69,7 @@ pub const CLIENT_BUFFER_BYTES: usize = 64 * 1024;
 pub const CLIENT_TIMEOUT_MS: u64 = 30_000;
 /// Milliseconds after which a write that makes no progress looks whether answers have come in.
 pub const CLIENT_WRITE_SLICE_MS: u64 = 20;
+
 /// Bytes of the largest frame before an upstream connection is welcome.
 pub const UPSTREAM_OPENING_BYTES: usize = 1024;
 /// Bytes that one read from an upstream connection may take: a batch of frames.
@@ -115,7 +116,7 @@ pub const TAIL_AGE_MS: u64 = 10_000;
 /// Bytes of all tails of one shard; above it a room keeps only its newest chunk.
 pub const TAILS_BYTES_PER_SHARD: usize = 256 * 1024 * 1024;
 /// Bytes of the smallest and the largest pooled tail chunk. A larger publication has a chunk of its own.
-pub const CHUNK_BYTES_MIN: usize = 1024;
+pub const CHUNK_BYTES_MIN: usize = 256;
 /// See [`CHUNK_BYTES_MIN`].
 pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of free chunks that one shard keeps for reuse.
@@ -147,7 +148,7 @@ pub const ACCEPTS_ARMED: usize = 64;
 /// Entries of a shard's submission queue.
 pub const SUBMISSION_ENTRIES: u32 = 4_096;
 /// Entries of a shard's completion queue.
-pub const COMPLETION_ENTRIES: u32 = 32_768;
+pub const COMPLETION_ENTRIES: u32 = 16_384;
 /// Receive buffers of one shard, loaned to the kernel (a power of two, at most 32,768).
 pub const RECV_BUFFERS: usize = 1_024;
 /// Bytes of one receive buffer.

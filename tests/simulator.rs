@@ -225,7 +225,12 @@ impl Simulation {
         let until_ns = self.world.now_ns() + self.dice.below(milliseconds * 1_000_000);
         while self.world.now_ns() < until_ns {
             let quiet = self.world.runnable().is_empty();
-            if quiet && self.world.next_deadline().is_none_or(|next_ns| next_ns > until_ns) {
+            if quiet
+                && self
+                    .world
+                    .next_deadline()
+                    .is_none_or(|next_ns| next_ns > until_ns)
+            {
                 self.world.advance_by(until_ns - self.world.now_ns());
                 break;
             }

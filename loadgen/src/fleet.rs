@@ -32,10 +32,11 @@ struct Running {
 }
 
 impl Fleet {
-    /// Starts the workers, which start to connect at once.
+    /// Starts the workers and waits until their rings are set up. The error is of one that failed.
     pub(crate) fn start(clients: &Clients, run: u16) -> Result<Self, String> {
         let shares = shares(clients, run, host::raise_descriptor_limit())?;
-        let bells = Doorbells::new(shares.len()).map_err(|error| format!("eventfd: {error}"))?;
+        let bells = Doorbells::for_rings(shares.len() as u16)
+            .map_err(|error| format!("eventfd: {error}"))?;
         let mut workers = Vec::with_capacity(shares.len());
         for share in shares {
             let progress = Arc::new(Progress::default());
@@ -46,11 +47,28 @@ impl Fleet {
                 .map_err(|error| format!("thread: {error}"))?;
             workers.push(Running { progress, thread });
         }
-        Ok(Self {
+        let mut fleet = Self {
             workers,
             bells,
             connections: clients.connections,
-        })
+        };
+        while fleet
+            .workers
+            .iter()
+            .any(|worker| worker.progress.tid.load(Relaxed) == 0)
+        {
+            fleet.check_alive()?;
+            std::thread::sleep(POLL);
+        }
+        Ok(fleet)
+    }
+
+    /// Lets the workers connect.
+    pub(crate) fn begin(&self) {
+        for worker in &self.workers {
+            worker.progress.start.store(true, Release);
+            worker.thread.thread().unpark();
+        }
     }
 
     /// Waits until each connection is subscribed or has failed, or none has come up for `timeout`.
@@ -63,7 +81,7 @@ impl Fleet {
     ) -> Result<(), String> {
         let (mut settled, mut changed) = (0, Instant::now());
         loop {
-            let now_settled = self.subscribed() + self.failed();
+            let now_settled = self.sum(|progress| u64::from(progress.settled.load(Relaxed)));
             if now_settled == u64::from(self.connections) {
                 return Ok(());
             }
@@ -84,7 +102,7 @@ impl Fleet {
         self.sum(|progress| u64::from(progress.subscribed.load(Relaxed)))
     }
 
-    /// Connections that failed.
+    /// Connections that failed at any time.
     pub(crate) fn failed(&self) -> u64 {
         self.sum(|progress| u64::from(progress.failed.load(Relaxed)))
     }
@@ -126,7 +144,8 @@ impl Fleet {
     fn order(&self, give: impl Fn(&Progress)) {
         for (node, worker) in self.workers.iter().enumerate() {
             give(&worker.progress);
-            self.bells.ring(node as u16);
+            // A ring that cannot be rung looks at its orders at its next tick.
+            let _ = self.bells.ring(node as u16);
         }
     }
 

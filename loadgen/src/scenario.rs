@@ -157,9 +157,10 @@ struct Mark {
 impl Stage {
     /// Brings the connections up and lets them settle.
     fn connect(clients: &Clients, run: u16) -> Result<Self, String> {
+        let mut fleet = Fleet::start(clients, run)?;
         let server_before = read_server(clients.server_pid)?;
         let own_before = read_own()?;
-        let mut fleet = Fleet::start(clients, run)?;
+        fleet.begin();
         let mut ticker = Ticker::new();
         fleet.wait_connected(clients.connect_timeout, |fleet| {
             let subscribed = fleet.subscribed();

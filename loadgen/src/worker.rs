@@ -55,12 +55,16 @@ pub(crate) struct Share {
 pub(crate) struct Progress {
     /// Connections whose subscribe was confirmed.
     pub(crate) subscribed: AtomicU32,
-    /// Connections that failed.
+    /// Connections whose subscribe was confirmed or that failed before.
+    pub(crate) settled: AtomicU32,
+    /// Connections that failed at any time.
     pub(crate) failed: AtomicU32,
     /// Publications delivered.
     pub(crate) delivered: AtomicU64,
-    /// Thread id, once it runs.
+    /// Thread id, once its ring is set up.
     pub(crate) tid: AtomicU32,
+    /// Order: start to connect. The thread is to be unparked after it.
+    pub(crate) start: AtomicBool,
     /// Order: start no more connects, and count those under way as failed.
     pub(crate) stop_connecting: AtomicBool,
     /// Order: end. The worker counts what is lost, given `published`.
@@ -74,9 +78,6 @@ pub(crate) fn run(share: Share, progress: &Progress, bells: Doorbells) -> Result
     if let Some(core) = share.core {
         core_affinity::set_for_current(core);
     }
-    progress
-        .tid
-        .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
     let ring = Uring::new(UringSetup {
         listener: None,
         slots: share.connections.len() as u32,
@@ -84,6 +85,12 @@ pub(crate) fn run(share: Share, progress: &Progress, bells: Doorbells) -> Result
         node: share.worker,
     })
     .map_err(|error| error.to_string())?;
+    progress
+        .tid
+        .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
+    while !progress.start.load(Acquire) {
+        std::thread::park();
+    }
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), share.worker);
     let worker = Worker {
         sockets: Sockets::new(ring),
@@ -128,6 +135,8 @@ impl Worker {
                 self.handle_event(event);
             }
             let tally = &self.tally;
+            let started = self.next - self.share.connections.start;
+            progress.settled.store(started - self.in_flight, Relaxed);
             progress.subscribed.store(tally.subscribed as u32, Relaxed);
             progress.failed.store(tally.failed() as u32, Relaxed);
             progress.delivered.store(tally.delivered, Relaxed);
@@ -169,6 +178,9 @@ impl Worker {
     }
 
     fn stop_connecting(&mut self) {
+        for _ in self.next..self.share.connections.end {
+            self.tally.fail(Failure::Unanswered);
+        }
         self.next = self.share.connections.end;
         if self.in_flight == 0 {
             return;

@@ -10,20 +10,25 @@ use std::sync::Arc;
 pub struct Doorbells(Vec<Arc<OwnedFd>>);
 
 impl Doorbells {
-    /// One doorbell per node. The last node, the service thread, reads its own without blocking;
-    /// a ring waits on a blocking one (a non-blocking one would complete at once).
-    pub fn new(nodes: u16) -> io::Result<Self> {
-        let flags = |node| {
-            let last = node + 1 == nodes;
-            EventfdFlags::CLOEXEC
-                | if last {
-                    EventfdFlags::NONBLOCK
-                } else {
-                    EventfdFlags::empty()
-                }
-        };
-        let bells = (0..nodes).map(|node| Ok(Arc::new(eventfd(0, flags(node))?)));
+    /// One doorbell for each of `rings` threads that wait for theirs on a ring.
+    pub fn for_rings(rings: u16) -> io::Result<Self> {
+        // Blocking: a ring waits on such a descriptor; a non-blocking read would complete at once.
+        let bells = (0..rings).map(|_| Ok(Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?)));
         Ok(Self(bells.collect::<io::Result<_>>()?))
+    }
+
+    /// As [`Doorbells::for_rings`], and one more that its thread reads without blocking.
+    pub fn for_rings_and_service(rings: u16) -> io::Result<Self> {
+        let mut bells = Self::for_rings(rings)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        bells.0.push(Arc::new(eventfd(0, flags)?));
+        Ok(bells)
+    }
+
+    /// Rings from a thread that has no ring of its own.
+    pub fn ring(&self, node: u16) -> io::Result<()> {
+        rustix::io::write(self.fd(node), &1u64.to_ne_bytes())?;
+        Ok(())
     }
 
     /// The descriptor of a node's doorbell.

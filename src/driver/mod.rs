@@ -37,7 +37,7 @@ pub enum Token {
     Bell,
     /// A doorbell rung for somebody else.
     Ring,
-    /// An operation whose effect shows in others: shutdown, cancel.
+    /// An operation whose effect shows in others: cancel.
     Aside,
 }
 
@@ -94,8 +94,6 @@ pub enum Op {
     Recv(ConnId),
     /// Send all bytes of the payload, in order, or fail.
     Send(ConnId, Payload),
-    /// Shut both directions down.
-    Shutdown(ConnId),
     /// Cancel every operation of the slot.
     Cancel(ConnId),
     /// Free the slot.
@@ -207,7 +205,7 @@ pub struct DriverCounts {
 ///
 /// Contract of every implementation, which [`sockets::Sockets`] rests on:
 /// - each pushed operation has exactly one terminal completion (`more == false`), except
-///   `Shutdown`, `Cancel`, `Ring` and `StopAccepting`, which may have none;
+///   `Cancel`, `Ring` and `StopAccepting`, which may have none;
 /// - at most one `Send` and one `Recv` per connection are pending at a time (the caller's duty);
 /// - a payload stays alive until its send's completion has been reaped;
 /// - `Send` completes with all bytes sent, or with fewer, or with an error: never out of order.

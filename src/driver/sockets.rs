@@ -154,9 +154,11 @@ impl<D: Driver> Sockets<D> {
     /// Sockets on `driver`, none yet; the doorbell is armed.
     pub fn new(mut driver: D) -> Self {
         driver.push(Op::Listen);
+        // Address space for the whole table: growing by copies would touch twice the memory.
+        let slots = Vec::with_capacity(driver.slots() as usize);
         Self {
             driver,
-            slots: Vec::new(),
+            slots,
             open: 0,
             parked: VecDeque::new(),
             armed: 0,

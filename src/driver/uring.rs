@@ -19,8 +19,8 @@ use super::{Completion, Driver, DriverCounts, Op, Payload, Token, Wait};
 use crate::base::ConnId;
 use crate::base::chunk::Part;
 use crate::limits::{
-    ACCEPTS_ARMED, COMPLETION_ENTRIES, RECV_BUFFER_BYTES, RECV_BUFFERS, SEND_PARTS_MAX,
-    SUBMISSION_ENTRIES,
+    ACCEPTS_ARMED, COMPLETION_ENTRIES, COMPLETIONS_PER_TURN, RECV_BUFFER_BYTES, RECV_BUFFERS,
+    SEND_PARTS_MAX, SUBMISSION_ENTRIES,
 };
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -158,13 +158,14 @@ impl Uring {
         Ok(Self {
             ring,
             buffers,
-            in_flight: Vec::new(),
+            // Address space for every slot: growing by copies would touch twice the memory.
+            in_flight: Vec::with_capacity(setup.slots as usize),
             connects: HashMap::new(),
             peers: (0..ACCEPTS_ARMED).map(|_| peer()).collect(),
             arena: Arena::new(),
             bell_count: Box::new(0),
             spare: Vec::new(),
-            reaped: Vec::with_capacity(COMPLETION_ENTRIES as usize),
+            reaped: Vec::with_capacity(COMPLETIONS_PER_TURN),
             reaped_next: 0,
             setup,
             enter_flags: ENTER_GETEVENTS | ENTER_EXT_ARG | no_iowait,
@@ -301,7 +302,8 @@ impl Uring {
     fn fill_reaped(&mut self) {
         self.reaped.clear();
         self.reaped_next = 0;
-        self.reaped.extend(self.ring.0.completion());
+        self.reaped
+            .extend(self.ring.0.completion().take(COMPLETIONS_PER_TURN));
     }
 }
 
@@ -320,10 +322,6 @@ impl Driver for Uring {
                 self.queue(sqe.user_data(Token::Recv(conn).pack()));
             }
             Op::Send(conn, payload) => self.push_send(conn, payload),
-            Op::Shutdown(conn) => {
-                let sqe = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_RDWR).build();
-                self.queue(sqe.flags(quiet).user_data(Token::Aside.pack()));
-            }
             Op::Cancel(conn) => {
                 let every = CancelBuilder::fd(Fixed(conn.slot)).all();
                 let sqe = opcode::AsyncCancel2::new(every).build();

@@ -16,7 +16,6 @@ const RETRY_MS: u64 = 100;
 pub(super) async fn accept(listener: TcpListener, mut take: impl FnMut(TcpStream)) {
     loop {
         match accept_waiting(&listener, &mut take) {
-            // A ring poll on the duplicate outlives no turn of this loop.
             Ok(()) if readable(&listener).await.is_ok() => {}
             _ => sleep(Duration::from_millis(RETRY_MS)).await,
         }

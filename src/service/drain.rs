@@ -54,7 +54,7 @@ pub(super) async fn drain(shared: &Shared, listeners: Vec<Task<()>>, drain_ms: u
     });
     let told = tell_shards(shared, deadline).await;
     let drained = told && until(deadline, || shared.node.is_drained()).await;
-    close_upstreams(shared, deadline).await;
+    close_upstreams(shared).await;
     if drained {
         Drained::Completely
     } else {
@@ -74,13 +74,10 @@ async fn tell_shards(shared: &Shared, deadline: Instant) -> bool {
 
 /// Closes what is left of the upstream connections. They get a moment for their last answers even
 /// when the deadline has passed.
-async fn close_upstreams(shared: &Shared, deadline: Instant) {
+async fn close_upstreams(shared: &Shared) {
     shared.node.for_each_mailbox(|mailbox| mailbox.close());
     let moment = Instant::now() + Duration::from_millis(limits::UPSTREAM_LINGER_MS);
-    until(deadline.max(moment).min(moment), || {
-        shared.node.connections() == 0
-    })
-    .await;
+    until(moment, || shared.node.connections() == 0).await;
 }
 
 /// Waits until `is_done` says so; `false` when the deadline comes first.

@@ -11,7 +11,7 @@ use crate::base::stats::{ServiceStats, Stats, TURN_BUCKETS_US};
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-/// Content type of [`write`]'s text.
+/// Content type of [`write()`]'s text.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The whole page.

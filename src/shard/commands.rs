@@ -93,6 +93,10 @@ impl Core {
         if conn.subs.iter().any(|sub| sub.view == id) {
             return self.reply_error(slot, command, ErrorCode::AlreadySubscribed);
         }
+        if conn.subs.is_empty() {
+            // Most connections have one subscription and never grow.
+            conn.subs.reserve_exact(1);
+        }
         conn.subs.push(SubRef {
             view: id,
             index: SubRef::WAITING,

@@ -72,9 +72,14 @@ pub(crate) struct Harness {
     pub(crate) stats: Arc<ServiceStats>,
     pub(crate) shard_stats: Vec<Arc<Stats>>,
     pub(crate) shutdown: Arc<AtomicBool>,
-    pub(crate) started: Instant,
     service: Option<JoinHandle<Drained>>,
     shards: Vec<JoinHandle<()>>,
+}
+
+/// Milliseconds on the clock of the shards' `last_turn_ms`.
+pub(crate) fn now_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
 }
 
 impl Harness {
@@ -88,7 +93,7 @@ impl Harness {
         let knobs = Arc::new(Knobs::default());
         let shard_stats: Vec<Arc<Stats>> = (0..options.shards).map(|_| Arc::default()).collect();
         let stats = Arc::new(ServiceStats::default());
-        let (shutdown, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let shutdown = Arc::new(AtomicBool::new(false));
         let setup = ServiceSetup {
             node_name: "node-a".to_owned(),
             upstreams: vec![upstream],
@@ -102,7 +107,6 @@ impl Harness {
             stats: Arc::clone(&stats),
             bells: bells.clone(),
             shutdown: Arc::clone(&shutdown),
-            started,
             demo_room: options.demo_room,
         };
         let shards = ports
@@ -128,7 +132,6 @@ impl Harness {
             stats,
             shard_stats,
             shutdown,
-            started,
             service: Some(std::thread::spawn(|| service::run(setup).unwrap())),
             shards,
         }

@@ -24,20 +24,14 @@ impl Kernel {
             }
             Op::Recv(conn) => {
                 let known = self.known(node, *conn);
-                assert!(
-                    !known.shutdown,
-                    "contract: receive after shutdown of {conn:?}"
-                );
                 assert!(!known.recv, "contract: receive armed twice on {conn:?}");
                 known.recv = true;
             }
             Op::Send(conn, _) => {
                 let known = self.known(node, *conn);
-                assert!(!known.shutdown, "contract: send after shutdown of {conn:?}");
                 assert!(!known.send, "contract: second send in flight on {conn:?}");
                 known.send = true;
             }
-            Op::Shutdown(conn) => self.known(node, *conn).shutdown = true,
             Op::Cancel(conn) => _ = self.known(node, *conn),
             Op::Close(conn) => {
                 let known = self.known(node, *conn);

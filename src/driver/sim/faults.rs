@@ -35,14 +35,11 @@ pub struct Faults {
     pub accept_error: f64,
     /// Odds that an outgoing connection is refused.
     pub connect_refused: f64,
-    /// Odds that a shutdown, cancel or ring is reported although it need not be.
+    /// Odds that a cancel or ring is reported although it need not be.
     pub aside: f64,
     /// Odds that closing a socket with unread bytes, or data for a closed one, resets the
     /// connection, so that bytes on their way to the client are lost (as TCP does).
     pub reset_on_unread: f64,
-    /// Odds that a shutdown looks its slot up when it runs and not when it is submitted. Linux runs
-    /// shutdowns on a worker thread, which does so for slots of the file table.
-    pub shutdown_late: f64,
 }
 
 impl Faults {
@@ -65,7 +62,6 @@ impl Faults {
             connect_refused: 0.0,
             aside: 0.0,
             reset_on_unread: 0.0,
-            shutdown_late: 0.0,
         }
     }
 

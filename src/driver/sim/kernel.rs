@@ -40,9 +40,6 @@ pub(super) enum Event {
     Cancel(StreamId, Option<u64>, Option<u64>),
     /// The armed accepts with these ids end unless they ended already.
     CancelAccepts(u16, Vec<u64>),
-    Shutdown(StreamId),
-    /// Shutdown of whatever is in the slot then.
-    ShutdownSlot(u16, u32),
     Close(StreamId, ConnId),
     Connect(StreamId, ConnId),
     Bell(u16),
@@ -212,16 +209,6 @@ impl Kernel {
                 self.wake_recv(stream);
             }
             Op::Send(conn, payload) => self.execute_send(node, conn, payload),
-            Op::Shutdown(conn) => {
-                let late = self.dice.chance(self.faults.shutdown_late);
-                let event = if late {
-                    Event::ShutdownSlot(node, conn.slot)
-                } else {
-                    Event::Shutdown(self.socket(node, conn))
-                };
-                self.start(event);
-                self.report(node, Token::Aside, 0);
-            }
             Op::Cancel(conn) => {
                 let id = self.socket(node, conn);
                 let stream = &self.streams[id];
@@ -341,12 +328,6 @@ impl Kernel {
             Event::Transfer(stream, id) => self.transfer(stream, id),
             Event::Cancel(stream, recv, send) => self.cancel(stream, recv, send),
             Event::CancelAccepts(node, ids) => self.cancel_accepts(node, &ids),
-            Event::Shutdown(stream) => self.shut_down(stream),
-            Event::ShutdownSlot(node, slot) => {
-                if let Some(stream) = self.occupant(node, slot) {
-                    self.shut_down(stream);
-                }
-            }
             Event::Close(stream, conn) => self.close(stream, conn),
             Event::Connect(stream, conn) => self.connect(stream, conn),
             Event::Bell(node) => self.ring(node),

@@ -46,7 +46,6 @@ pub(super) struct Known {
     pub(super) recv: bool,
     pub(super) send: bool,
     pub(super) connect: bool,
-    pub(super) shutdown: bool,
     pub(super) close: bool,
 }
 
@@ -81,8 +80,6 @@ pub(super) struct Stream {
     pub(super) error: Option<i32>,
     /// Nothing can be sent or received any more.
     pub(super) broken: bool,
-    /// The shard shut both directions down.
-    pub(super) shut: bool,
     /// The shard closed its socket.
     pub(super) closed: bool,
     pub(super) client: ClientEnd,
@@ -108,7 +105,6 @@ impl Stream {
             fin_arrived: false,
             error: None,
             broken: false,
-            shut: false,
             closed: false,
             client: ClientEnd::default(),
             window_bytes,
@@ -120,7 +116,7 @@ impl Stream {
 
     /// Whether a receive would have something to say.
     pub(super) fn is_readable(&self) -> bool {
-        !self.arrived.is_empty() || self.fin_arrived || self.broken || self.shut
+        !self.arrived.is_empty() || self.fin_arrived || self.broken
     }
 
     pub(super) fn window_free(&self) -> usize {
@@ -129,7 +125,7 @@ impl Stream {
 
     /// Whether a send would move bytes or fail.
     pub(super) fn is_writable(&self) -> bool {
-        self.window_free() > 0 || self.broken || self.shut
+        self.window_free() > 0 || self.broken
     }
 
     pub(super) fn end(&self) -> Option<End> {

@@ -91,7 +91,7 @@ impl Kernel {
         let unread = !self.streams[id].arrived.is_empty();
         let stream = &mut self.streams[id];
         let node = stream.node;
-        let finished = stream.broken || stream.shut;
+        let finished = stream.broken;
         stream.closed = true;
         stream.slot = None;
         stream.arrived = VecDeque::new();

@@ -138,11 +138,11 @@ impl Kernel {
             return;
         }
         let stream = &self.streams[id];
-        if !stream.broken && !stream.shut && self.dice.chance(self.faults.send_break) {
+        if !stream.broken && self.dice.chance(self.faults.send_break) {
             self.break_stream(id, EPIPE);
         }
         let stream = &mut self.streams[id];
-        if stream.broken || stream.shut {
+        if stream.broken {
             let errno = stream.error.take().unwrap_or(EPIPE);
             return self.end_send(id, -errno);
         }
@@ -255,17 +255,6 @@ impl Kernel {
         stream.broken = true;
         stream.error = Some(errno);
         self.reset_client(id);
-        self.wake_recv(id);
-        self.wake_send(id);
-    }
-
-    pub(super) fn shut_down(&mut self, id: StreamId) {
-        let stream = &mut self.streams[id];
-        if stream.closed || stream.broken || stream.shut {
-            return;
-        }
-        stream.shut = true;
-        self.send_to_client(id, Signal::Fin);
         self.wake_recv(id);
         self.wake_send(id);
     }

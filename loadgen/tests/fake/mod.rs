@@ -1,0 +1,253 @@
+//! A broker in miniature, with one fault on purpose: threads, blocking sockets, tungstenite.
+//!
+//! It shares the upstream codec with the real one and nothing else. The fault hits the first
+//! subscriber only, so that the counts to be expected are exact.
+
+use ringcast::base::{Epoch, Offset};
+use ringcast::limits::UPSTREAM_FRAME_MAX;
+use ringcast::wire::upstream::{AckLevel, Frame, decode};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use tungstenite::{Message, WebSocket};
+
+/// What the broker does wrong with the third publication of its first subscriber, or otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Nothing,
+    DropOne,
+    DuplicateOne,
+    SwapTwo,
+    DamageOne,
+    WrongRoom,
+    CloseOne,
+    /// Not a fault: a ping after the subscribe, whose pong is counted.
+    Ping,
+    /// The upgrade of the first connection is answered with another's accept key.
+    AcceptKey,
+    /// The first subscribe command is refused.
+    RefuseSubscribe,
+}
+
+/// The running broker; its threads end with the test.
+pub(crate) struct Broker {
+    pub(crate) listen: SocketAddr,
+    pub(crate) upstream: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    fault: Fault,
+    subscribers: Mutex<Vec<Subscriber>>,
+    upgrades: AtomicU32,
+    pongs: AtomicU32,
+}
+
+struct Subscriber {
+    channel: String,
+    socket: WebSocket<TcpStream>,
+    sent: u32,
+    held: Option<Message>,
+}
+
+impl Broker {
+    pub(crate) fn start(fault: Fault) -> Self {
+        let (clients, upstreams) = (bind(), bind());
+        let broker = Self {
+            listen: clients.local_addr().unwrap(),
+            upstream: upstreams.local_addr().unwrap(),
+            shared: Arc::new(Shared {
+                fault,
+                subscribers: Mutex::default(),
+                upgrades: AtomicU32::new(0),
+                pongs: AtomicU32::new(0),
+            }),
+        };
+        serve(clients, &broker.shared, |stream, shared| {
+            // A connection that is closed before its upgrade is the caller's check for a listener.
+            let _ = serve_client(stream, shared);
+        });
+        serve(upstreams, &broker.shared, |stream, shared| {
+            let _ = serve_upstream(stream, shared);
+        });
+        broker
+    }
+
+    pub(crate) fn pongs(&self) -> u32 {
+        self.shared.pongs.load(Relaxed)
+    }
+}
+
+fn bind() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn serve(listener: TcpListener, shared: &Arc<Shared>, each: fn(TcpStream, &Shared)) {
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || each(stream, &shared));
+        }
+    });
+}
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn serve_client(mut stream: TcpStream, shared: &Shared) -> Result<()> {
+    stream.set_nodelay(true)?;
+    // Tells a connection from a check for a listener.
+    if stream.peek(&mut [0])? == 0 {
+        return Ok(());
+    }
+    let is_first = shared.upgrades.fetch_add(1, Relaxed) == 0;
+    if is_first && shared.fault == Fault::AcceptKey {
+        let _ = stream.read(&mut [0; 1024])?;
+        stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        )?;
+        let _ = stream.read(&mut [0; 1024])?;
+        return Ok(());
+    }
+    let mut socket = tungstenite::accept(stream)?;
+    let commands = socket.read()?.into_text()?;
+    let mut channel = String::new();
+    let mut replies = Vec::new();
+    for line in commands.split('\n') {
+        let command: Value = serde_json::from_str(line)?;
+        let id = &command["id"];
+        if command["connect"].is_object() {
+            replies.push(format!(
+                r#"{{"id":{id},"connect":{{"client":"c","version":"fake","ping":25,"pong":true}}}}"#
+            ));
+        } else if is_first && shared.fault == Fault::RefuseSubscribe {
+            replies.push(format!(
+                r#"{{"id":{id},"error":{{"code":103,"message":"permission denied"}}}}"#
+            ));
+        } else {
+            channel = command["subscribe"]["channel"].as_str().unwrap().to_owned();
+            replies.push(format!(r#"{{"id":{id},"subscribe":{{}}}}"#));
+        }
+    }
+    let mut subscribers = shared.subscribers.lock().unwrap();
+    socket.send(Message::text(replies.join("\n")))?;
+    if shared.fault == Fault::Ping {
+        socket.send(Message::text("{}"))?;
+        if socket.read()?.into_text()? == "{}" {
+            shared.pongs.fetch_add(1, Relaxed);
+        }
+    }
+    if shared.fault == Fault::CloseOne && subscribers.is_empty() {
+        // Late enough that the connection counts as subscribed.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        socket.close(None)?;
+        socket.flush()?;
+    }
+    subscribers.push(Subscriber {
+        channel,
+        socket,
+        sent: 0,
+        held: None,
+    });
+    Ok(())
+}
+
+fn serve_upstream(mut stream: TcpStream, shared: &Shared) -> Result<()> {
+    let mut out = Vec::new();
+    let (node, challenge) = ("fake", &[7; 32]);
+    Frame::Challenge { node, challenge }.encode(&mut out);
+    let mut input = Vec::new();
+    loop {
+        stream.write_all(&out)?;
+        out.clear();
+        let mut buffer = [0; 16 * 1024];
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        input.extend_from_slice(&buffer[..count]);
+        let mut used = 0;
+        while let Ok(Some((frame, frame_bytes))) = decode(&input[used..], UPSTREAM_FRAME_MAX) {
+            used += frame_bytes;
+            answer(&frame, shared, &mut out);
+        }
+        input.drain(..used);
+    }
+}
+
+fn answer(frame: &Frame<'_>, shared: &Shared, out: &mut Vec<u8>) {
+    match *frame {
+        Frame::Hello { request, .. } => Frame::Welcome {
+            request,
+            node: "fake",
+            frame_bytes_max: UPSTREAM_FRAME_MAX as u32,
+            credit: u64::MAX,
+        }
+        .encode(out),
+        Frame::Publish {
+            request,
+            room,
+            level,
+            payload,
+            ..
+        } => {
+            publish(shared, room, std::str::from_utf8(payload).unwrap());
+            if level != AckLevel::None {
+                Frame::Ack {
+                    request,
+                    level,
+                    duplicate: false,
+                    epoch: Epoch(1),
+                    offset: Offset(1),
+                }
+                .encode(out);
+            }
+        }
+        Frame::Ping { request, body } => Frame::Pong { request, body }.encode(out),
+        _ => panic!("no client sends {frame:?}"),
+    }
+}
+
+fn publish(shared: &Shared, room: &str, payload: &str) {
+    let mut subscribers = shared.subscribers.lock().unwrap();
+    for (index, subscriber) in subscribers.iter_mut().enumerate() {
+        if subscriber.channel != room {
+            continue;
+        }
+        subscriber.sent += 1;
+        let is_hit = index == 0 && subscriber.sent == 3;
+        let fault = if is_hit { shared.fault } else { Fault::Nothing };
+        let channel = if fault == Fault::WrongRoom {
+            "room-77"
+        } else {
+            room
+        };
+        let mut payload = payload.to_owned();
+        if fault == Fault::DamageOne {
+            payload.replace_range(80..81, "?");
+        }
+        let push = Message::text(format!(
+            r#"{{"push":{{"channel":"{channel}","pub":{{"data":{payload},"offset":7}}}}}}"#
+        ));
+        let before = subscriber.held.take();
+        match fault {
+            Fault::DropOne => continue,
+            Fault::SwapTwo => {
+                subscriber.held = Some(push);
+                continue;
+            }
+            Fault::DuplicateOne => {
+                let _ = subscriber.socket.send(push.clone());
+            }
+            _ => {}
+        }
+        // A closed subscriber gets nothing.
+        let _ = subscriber.socket.send(push);
+        if let Some(before) = before {
+            let _ = subscriber.socket.send(before);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! That the verdict of loadgen can be trusted: a sound broker passes, and each way in which a broker
+//! can fail its clients is counted under its name and makes the exit code 1.
+
+mod fake;
+
+use fake::{Broker, Fault};
+use serde_json::Value;
+use std::process::{Command, Output};
+
+const CONNECTIONS: u64 = 24;
+const MESSAGES: u64 = 10;
+
+fn loadgen(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    serde_json::from_str(text)
+        .unwrap_or_else(|_| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Exit code and report of a fan-out to 24 connections in 3 rooms.
+fn fanout(fault: Fault, more: &[&str]) -> (i32, Value) {
+    let broker = Broker::start(fault);
+    let (target, upstream) = (broker.listen.to_string(), broker.upstream.to_string());
+    let pid = std::process::id().to_string();
+    let mut arguments = vec![
+        "fanout",
+        "--target",
+        &target,
+        "--upstream",
+        &upstream,
+        "--connections",
+        "24",
+        "--rooms",
+        "3",
+        "--messages",
+        "10",
+        "--payload",
+        "100",
+        "--settle",
+        "50ms",
+        "--grace",
+        "500ms",
+        "--workers",
+        "2",
+        "--server-pid",
+        &pid,
+        "--json",
+    ];
+    arguments.extend(more);
+    let output = loadgen(&arguments);
+    (output.status.code().unwrap(), report(&output))
+}
+
+/// The delivery counts, in the order of `names`.
+fn counts<const N: usize>(report: &Value, names: [&str; N]) -> [u64; N] {
+    names.map(|name| report["delivery"][name].as_u64().unwrap())
+}
+
+const FAULTS: [&str; 5] = ["lost", "duplicated", "reordered", "damaged", "misrouted"];
+
+#[test]
+fn a_sound_broker_passes() {
+    let (code, report) = fanout(Fault::Nothing, &[]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["ok"], true);
+    let all = CONNECTIONS * MESSAGES;
+    assert_eq!(counts(&report, ["expected", "delivered"]), [all, all]);
+    assert_eq!(counts(&report, FAULTS), [0; 5]);
+    assert_eq!(report["connect"]["subscribed"], CONNECTIONS);
+    assert_eq!(report["publish"]["published"], 3 * MESSAGES);
+    assert!(report["delivery"]["latency"]["max_ms"].as_f64().unwrap() > 0.0);
+    assert!(report["server"]["rss_connected_bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_schedule_is_kept() {
+    let (code, report) = fanout(Fault::Nothing, &["--rate", "100"]);
+    assert_eq!(code, 0, "{report:#}");
+    // 30 publications, the first at once.
+    assert!(report["publish"]["seconds"].as_f64().unwrap() >= 0.29);
+}
+
+#[test]
+fn each_fault_is_counted_under_its_name() {
+    let all = CONNECTIONS * MESSAGES;
+    for (fault, delivered, faults) in [
+        (Fault::DropOne, all - 1, [1, 0, 0, 0, 0]),
+        (Fault::DuplicateOne, all, [0, 1, 0, 0, 0]),
+        (Fault::SwapTwo, all, [0, 0, 1, 0, 0]),
+        // What came damaged or to the wrong room did not come.
+        (Fault::DamageOne, all - 1, [1, 0, 0, 1, 0]),
+        (Fault::WrongRoom, all - 1, [1, 0, 0, 0, 1]),
+    ] {
+        let (code, report) = fanout(fault, &[]);
+        assert_eq!(code, 1, "{fault:?}: {report:#}");
+        assert_eq!(counts(&report, ["delivered"]), [delivered], "{fault:?}");
+        assert_eq!(counts(&report, FAULTS), faults, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_failed_upgrade_or_subscribe_is_named() {
+    for (fault, name) in [
+        (Fault::AcceptKey, "upgrade: wrong accept key"),
+        (Fault::RefuseSubscribe, "subscribe command: error 103"),
+    ] {
+        let (code, report) = fanout(fault, &[]);
+        assert_eq!(code, 1, "{report:#}");
+        assert_eq!(report["connect"]["failures"][name], 1, "{report:#}");
+        assert_eq!(report["connect"]["subscribed"], CONNECTIONS - 1);
+        // The others were served.
+        let expected = (CONNECTIONS - 1) * MESSAGES;
+        assert_eq!(counts(&report, ["delivered", "lost"]), [expected, 0]);
+    }
+}
+
+#[test]
+fn slow_readers_are_set_apart() {
+    let (code, report) = fanout(Fault::Nothing, &["--slow-readers", "4"]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["delivery"]["delivered"], CONNECTIONS * MESSAGES);
+    assert_eq!(report["slow_readers"]["held"], 4);
+}
+
+fn idle(fault: Fault) -> (i32, Value, u32) {
+    let broker = Broker::start(fault);
+    let target = broker.listen.to_string();
+    let output = loadgen(&[
+        "idle",
+        "--target",
+        &target,
+        "--connections",
+        "24",
+        "--hold",
+        "600ms",
+        "--settle",
+        "100ms",
+        "--json",
+    ]);
+    (
+        output.status.code().unwrap(),
+        report(&output),
+        broker.pongs(),
+    )
+}
+
+#[test]
+fn pings_are_answered_while_idle() {
+    let (code, report, pongs) = idle(Fault::Ping);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["hold"]["pings_answered"], CONNECTIONS);
+    assert_eq!(u64::from(pongs), CONNECTIONS);
+}
+
+#[test]
+fn a_connection_that_the_server_closes_is_a_failure() {
+    let (code, report, _) = idle(Fault::CloseOne);
+    assert_eq!(code, 1, "{report:#}");
+    assert_eq!(report["connect"]["subscribed"], CONNECTIONS);
+    assert_eq!(
+        report["connect"]["failures"]["closed by the server: 0"], 1,
+        "{report:#}"
+    );
+}
+
+#[test]
+fn publishing_alone_counts_publications() {
+    let broker = Broker::start(Fault::Nothing);
+    let upstream = broker.upstream.to_string();
+    for ack in ["none", "accepted", "sequenced"] {
+        let output = loadgen(&[
+            "publish",
+            "--upstream",
+            &upstream,
+            "--rooms",
+            "10",
+            "--messages",
+            "100",
+            "--ack",
+            ack,
+            "--json",
+        ]);
+        let report = report(&output);
+        assert_eq!(output.status.code(), Some(0), "{report:#}");
+        assert_eq!(report["publish"]["published"], 1_000);
+        let acknowledged = if ack == "none" { 0 } else { 1_000 };
+        assert_eq!(report["publish"]["acknowledged"], acknowledged);
+    }
+}
+
+#[test]
+fn without_a_broker_there_is_a_clear_message_and_exit_code_2() {
+    // Bound and not listening: nobody else gets the port, and a connect is refused.
+    let unused = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = unused.local_addr().unwrap().to_string();
+    for arguments in [
+        ["fanout", "--target", &address],
+        ["idle", "--target", &address],
+        ["publish", "--upstream", &address],
+    ] {
+        let output = loadgen(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.contains(&address) && text.contains("ringcast serve"),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        loadgen(&["fanout", "--connections", "0"]).status.code(),
+        Some(2)
+    );
+}
