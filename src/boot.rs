@@ -3,7 +3,7 @@
 
 use crate::base::stats::{ServiceStats, Stats};
 use crate::base::{NodeId, RoomHasher};
-use crate::config::Config;
+use crate::config::{Config, Timing};
 use crate::demo;
 use crate::driver::doorbell::Doorbells;
 use crate::driver::probe::SetupError;
@@ -91,7 +91,7 @@ impl Broker {
     pub fn bind(mut config: Config) -> Result<Self, BootError> {
         let slots = raise_descriptor_limit().min(limits::SLOTS_PER_SHARD_MAX as u64) as u32;
         let clients = client_listeners(config.listen, config.shards)?;
-        config.listen = local_address(&clients[0]).map_err(BootError::System)?;
+        config.bound(local_address(&clients[0]).map_err(BootError::System)?);
         let upstream = bind("upstream", config.upstream)?;
         let admin = bind("admin", config.admin)?;
         config.upstream = upstream.local_addr().map_err(BootError::System)?;
@@ -170,7 +170,10 @@ impl Broker {
                     secret: key.secret,
                 })
                 .collect(),
-            upstream_limits: UpstreamLimits::default(),
+            upstream_limits: UpstreamLimits {
+                opening_ms: config.timing.upstream_opening_ms,
+                ..UpstreamLimits::default()
+            },
             drain_ms: limits::DRAIN_MS,
             shards: stats,
             stats: Arc::new(ServiceStats::default()),
@@ -204,7 +207,24 @@ fn settings(
     };
     settings.connections_max = connections_max;
     settings.home.history = config.history;
-    settings
+    let Timing {
+        upgrade_ms,
+        stale_ms,
+        ping_ms,
+        pong_ms,
+        write_ms,
+        close_ms,
+        upstream_opening_ms: _,
+    } = config.timing;
+    Settings {
+        upgrade_ms,
+        stale_ms,
+        ping_ms,
+        pong_ms,
+        write_ms,
+        close_ms,
+        ..settings
+    }
 }
 
 /// Starts a shard thread and waits until its ring is set up: a ring belongs to the thread that

@@ -14,12 +14,16 @@ pub struct Origins {
 impl Origins {
     /// The origins that match one of `patterns`.
     pub fn new(patterns: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
-        Self {
-            patterns: patterns
-                .into_iter()
-                .map(|p| p.as_ref().to_ascii_lowercase())
-                .collect(),
-        }
+        let mut origins = Self::default();
+        origins.add(patterns);
+        origins
+    }
+
+    /// Allows what matches one of `patterns`, too.
+    pub fn add(&mut self, patterns: impl IntoIterator<Item = impl AsRef<str>>) {
+        let patterns = patterns.into_iter();
+        self.patterns
+            .extend(patterns.map(|pattern| pattern.as_ref().to_ascii_lowercase()));
     }
 
     /// Whether a request with this `Origin` header may connect.

@@ -145,6 +145,8 @@ counters! {
         counter upstream_errors_total,
         /// Times that a full lane made an upstream connection wait.
         counter upstream_stalls_total,
+        /// Admin connections that ended without a whole request and its answer.
+        counter admin_errors_total,
     }
 }
 

@@ -38,6 +38,41 @@ pub struct Config {
     pub history: HistoryLimits,
     /// Serve the demo page.
     pub demo: bool,
+    /// Deadlines and intervals; no flag changes them.
+    pub timing: Timing,
+}
+
+/// Deadlines and intervals in milliseconds. The defaults are those of `limits.rs`.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// From accept to a complete upgrade request.
+    pub upgrade_ms: u64,
+    /// From the upgrade to a successful connect.
+    pub stale_ms: u64,
+    /// Between pings.
+    pub ping_ms: u64,
+    /// For the answer to a ping.
+    pub pong_ms: u64,
+    /// For a send in flight.
+    pub write_ms: u64,
+    /// For a peer's answer to our close.
+    pub close_ms: u64,
+    /// For challenge, hello and welcome of an upstream connection together.
+    pub upstream_opening_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            upgrade_ms: limits::UPGRADE_DEADLINE_MS,
+            stale_ms: limits::STALE_DEADLINE_MS,
+            ping_ms: limits::PING_INTERVAL_MS,
+            pong_ms: limits::PONG_DEADLINE_MS,
+            write_ms: limits::WRITE_TIMEOUT_MS,
+            close_ms: limits::CLOSE_DEADLINE_MS,
+            upstream_opening_ms: limits::UPSTREAM_OPENING_MS,
+        }
+    }
 }
 
 /// A setting that cannot be used: which, what it was, what was expected.
@@ -89,9 +124,7 @@ impl Config {
         }
         let mut origins = flags.allowed_origins;
         if flags.demo {
-            let port = flags.listen.port();
-            origins.push(format!("http://{}", flags.listen));
-            origins.push(format!("http://localhost:{port}"));
+            origins.extend(demo_origins(flags.listen));
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -114,8 +147,25 @@ impl Config {
                 bytes: flags.history_bytes,
             },
             demo: flags.demo,
+            timing: Timing::default(),
         })
     }
+
+    /// Notes the address that was bound for clients; the demo's page comes from there.
+    pub fn bound(&mut self, listen: SocketAddr) {
+        self.listen = listen;
+        if self.demo {
+            self.origins.add(demo_origins(listen));
+        }
+    }
+}
+
+/// What browsers send as the origin of a page at this address.
+fn demo_origins(listen: SocketAddr) -> [String; 2] {
+    [
+        format!("http://{listen}"),
+        format!("http://localhost:{}", listen.port()),
+    ]
 }
 
 const HISTORY_COUNT_MAX: usize = 1_000_000;

@@ -140,7 +140,10 @@ pub struct Sockets<D> {
     slots: Vec<Slot>,
     open: usize,
     parked: VecDeque<ConnId>,
-    /// Accepts to arm again once a slot is free: the table was full.
+    /// Accepts that are armed. `open + armed ≤ slots`: the kernel drops a connection for which it
+    /// finds no slot, and leaves one that nobody accepts in the backlog.
+    armed: usize,
+    /// Accepts to arm again once a slot is free.
     starved_accepts: Vec<u32>,
     accepting: bool,
     vacant: Vec<u32>,
@@ -158,6 +161,7 @@ impl<D: Driver> Sockets<D> {
             slots,
             open: 0,
             parked: VecDeque::new(),
+            armed: 0,
             starved_accepts: Vec::new(),
             accepting: false,
             vacant: Vec::new(),
@@ -165,11 +169,11 @@ impl<D: Driver> Sockets<D> {
         }
     }
 
-    /// Keeps [`ACCEPTS_ARMED`] accepts armed from now on.
+    /// Keeps [`ACCEPTS_ARMED`] accepts armed from now on, or as many as there are slots.
     pub fn start_accepting(&mut self) {
         self.accepting = true;
         for entry in 0..ACCEPTS_ARMED as u32 {
-            self.driver.push(Op::Accept { entry });
+            self.arm_accept(entry);
         }
     }
 
@@ -327,6 +331,7 @@ impl<D: Driver> Sockets<D> {
     }
 
     fn accepted(&mut self, entry: u32, result: i32) -> Option<Event> {
+        self.armed -= 1;
         let Ok(index) = u32::try_from(result) else {
             if self.accepting {
                 self.counts.accept_errors += 1;
@@ -335,7 +340,7 @@ impl<D: Driver> Sockets<D> {
                     ENFILE | EMFILE | ENOMEM if self.open > 0 => {
                         self.starved_accepts.push(entry);
                     }
-                    _ => self.driver.push(Op::Accept { entry }),
+                    _ => self.arm_accept(entry),
                 }
             }
             return None;
@@ -344,7 +349,7 @@ impl<D: Driver> Sockets<D> {
         let conn = self.occupy(index, Phase::Open);
         self.arm_recv(conn);
         if self.accepting {
-            self.driver.push(Op::Accept { entry });
+            self.arm_accept(entry);
         }
         Some(Event::Accepted { conn, peer })
     }
@@ -448,9 +453,9 @@ impl<D: Driver> Sockets<D> {
         slot.generation = (slot.generation + 1) & ConnId::GENERATION_MASK;
         self.open -= 1;
         if self.accepting {
-            // Slots are the kernel's to choose again.
-            for entry in self.starved_accepts.drain(..) {
-                self.driver.push(Op::Accept { entry });
+            // The slot is the kernel's to choose again.
+            if let Some(entry) = self.starved_accepts.pop() {
+                self.arm_accept(entry);
             }
         } else {
             self.vacant.push(conn.slot);
@@ -485,6 +490,15 @@ impl<D: Driver> Sockets<D> {
         ConnId {
             slot: index,
             generation: slot.generation,
+        }
+    }
+
+    fn arm_accept(&mut self, entry: u32) {
+        if self.open + self.armed < self.capacity() {
+            self.armed += 1;
+            self.driver.push(Op::Accept { entry });
+        } else {
+            self.starved_accepts.push(entry);
         }
     }
 

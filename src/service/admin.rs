@@ -48,7 +48,13 @@ pub(super) async fn listen(shared: Rc<Shared>, listener: TcpListener) {
                 .keep_alive(false)
                 .serve_connection(io, service);
             let deadline = sleep(Duration::from_millis(limits::ADMIN_DEADLINE_MS));
-            future::or(async { drop(served.await) }, deadline).await;
+            let served = future::or(async { served.await.is_ok() }, async {
+                deadline.await;
+                false
+            });
+            if !served.await {
+                shared.stats.admin_errors_total.add(1);
+            }
             open.set(open.get() - 1);
         })
         .detach();

@@ -178,6 +178,8 @@ impl Core {
     }
 
     fn publish_for(&mut self, slot: u32, command: u32, room: &str, data: &str) {
+        // Commands take effect in their order: homes hear of earlier subscribes before this.
+        self.send_notices();
         let Some(conn) = self.conns.get_mut(slot) else {
             return;
         };
