@@ -6,7 +6,9 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
-use ringcast::mesh::ring;
+use ringcast::base::Content;
+use ringcast::limits;
+use ringcast::mesh::{Publish, Publisher, ReplyTo, Request, mesh, ring};
 use std::hint::{black_box, spin_loop};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -133,5 +135,30 @@ fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench);
+/// A publication of 128 bytes on one thread: archived into a lane, published, checked, released.
+fn frame(criterion: &mut Criterion) {
+    let mut ports = mesh(2, limits::LANE_BYTES);
+    let (mut far, mut near) = (ports.pop().expect("two"), ports.pop().expect("two"));
+    let request = Request::Publish(Publish {
+        room: "room:4711",
+        payload: &[b'x'; RECORD_BYTES],
+        content: Content::Json,
+        skip_history: false,
+        key: None,
+        publisher: Publisher::Upstream,
+        reply: ReplyTo::Nobody,
+    });
+    criterion.bench_function("frame archived, published, read, released", |bencher| {
+        bencher.iter(|| {
+            near.outlets
+                .request(far.id, black_box(&request))
+                .expect("room");
+            near.outlets.publish(|_| {});
+            let frame = far.inlets.next_request(near.id).expect("published");
+            black_box(frame.get());
+        });
+    });
+}
+
+criterion_group!(benches, bench, frame);
 criterion_main!(benches);

@@ -18,6 +18,9 @@ pub const UPGRADE_DEADLINE_MS: u64 = 5_000;
 pub const STALE_DEADLINE_MS: u64 = 10_000;
 /// Milliseconds that a closing connection has to take our close frame and answer it.
 pub const CLOSE_DEADLINE_MS: u64 = 5_000;
+/// Milliseconds for which a refused or broken connection is still read, so that unread bytes do not
+/// reset it before it has read why. Nothing it sends can shorten that.
+pub const LINGER_MS: u64 = 1_000;
 
 /// Payload bytes of one incoming WebSocket message, all fragments together (close 1009).
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;

@@ -522,37 +522,4 @@ mod tests {
         let found = low::access::<ArchivedRequest, Failure>(&garbage[..]);
         assert!(found.is_err());
     }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release --lib archive_and_access -- --ignored --nocapture"]
-    fn archive_and_access_of_128_bytes() {
-        let payload = [b'x'; 128];
-        let frame = Request::Publish(Publish {
-            room: "room:4711",
-            payload: &payload,
-            content: Content::Json,
-            skip_history: false,
-            key: None,
-            publisher: Publisher::Upstream,
-            reply: ReplyTo::Nobody,
-        });
-        let (mut producer, mut consumer) = ring::ring(1 << 20);
-        let rounds = 5_000_000_u32;
-        let start = std::time::Instant::now();
-        let mut seen = 0;
-        for _ in 0..rounds {
-            let frame = std::hint::black_box(&frame);
-            let mut grant = producer.reserve(frame.bytes_max()).unwrap();
-            let used = frame.archive(&mut grant);
-            grant.commit(used);
-            producer.publish();
-            let record = consumer.read().unwrap();
-            if let Request::Publish(publish) = ArchivedRequest::access(&record).get() {
-                seen += std::hint::black_box(publish.payload).len();
-            }
-        }
-        let spent = start.elapsed() / rounds;
-        assert_eq!(seen, payload.len() * rounds as usize);
-        println!("archive, publish, access, release: {spent:?} a frame");
-    }
 }

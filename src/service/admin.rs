@@ -140,9 +140,12 @@ fn stalled(shared: &Shared) -> impl Iterator<Item = String> {
         })
 }
 
-/// Milliseconds since the shard's last turn, or since the start when there was none.
+/// Milliseconds since the shard's last turn; 0 before the first, which `/ready` waits for.
 pub(super) fn turn_age_ms(stats: &ShardStats, now_ms: u64) -> u64 {
-    now_ms.saturating_sub(stats.last_turn_ms.read())
+    match stats.last_turn_ms.read() {
+        0 => 0,
+        last_ms => now_ms.saturating_sub(last_ms),
+    }
 }
 
 fn report(report: Report<'_>) -> Response<Full<Bytes>> {

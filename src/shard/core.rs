@@ -194,7 +194,12 @@ impl Core {
             }
             Err(_) => Stage::Aborting,
         };
-        conn.deadline_ms = self.now_ms + self.settings.close_ms;
+        let patience_ms = if frames {
+            self.settings.close_ms
+        } else {
+            self.settings.linger_ms
+        };
+        conn.deadline_ms = self.now_ms + patience_ms;
         let deadline_ms = conn.deadline_ms;
         self.arm_timer(slot, deadline_ms);
         self.dirty.mark(slot);

@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use crate::base::{ConnId, NodeId};
-use crate::limits::{LANE_FRAME_MAX, LANE_FRAMES_PER_TURN};
+use crate::limits::{LANE_FRAME_MAX, LANE_FRAME_OVERHEAD, LANE_FRAMES_PER_TURN};
 use crate::mesh::{Delivery, Inlets, Publisher, ReplyTo, Request};
 use crate::room::view::Standing;
 use crate::wire::client::{ErrorCode, json};
@@ -58,7 +58,7 @@ impl Core {
     /// Tells homes of new and of empty views; false when lanes had no room for all.
     pub(super) fn send_notices(&mut self) -> bool {
         while let Some(id) = self.notices.front().copied() {
-            if self.outlets.requests_free() < LANE_FRAME_MAX {
+            if self.outlets.requests_free() < LANE_FRAME_OVERHEAD {
                 return false;
             }
             self.notices.pop_front();

@@ -37,7 +37,7 @@ impl Core {
     fn upgrade(&mut self, slot: u32, step: HeadStep) -> bool {
         match step {
             HeadStep::More => false,
-            HeadStep::Refuse(refusal, detail) => self.refuse(slot, refusal, detail),
+            HeadStep::Refuse(refusal, detail) => self.refuse_unread(slot, refusal, detail),
             HeadStep::Get { path } => self.serve_page(slot, &path),
             HeadStep::Upgrade(upgrade) if upgrade.path != self.settings.path => self.refuse(
                 slot,
@@ -97,7 +97,16 @@ impl Core {
         self.finish(slot, CloseReason::PageServed, false)
     }
 
+    /// Refuses a request that has been read whole.
     fn refuse(&mut self, slot: u32, refusal: Refusal, detail: &str) -> bool {
+        self.scratch.clear();
+        http::write_refusal(&mut self.scratch, refusal, detail);
+        self.finish(slot, CloseReason::UpgradeRefused, false)
+    }
+
+    /// Refuses a request of which more may be on its way: closing on unread bytes would reset the
+    /// connection and take the answer with it.
+    fn refuse_unread(&mut self, slot: u32, refusal: Refusal, detail: &str) -> bool {
         self.scratch.clear();
         http::write_refusal(&mut self.scratch, refusal, detail);
         self.finish(slot, CloseReason::UpgradeRefused, true)
@@ -105,7 +114,7 @@ impl Core {
 
     /// Tells a connection that there is no room for it, without waiting for its request.
     pub(super) fn refuse_overloaded(&mut self, slot: u32) {
-        self.refuse(
+        self.refuse_unread(
             slot,
             Refusal::Overloaded,
             "this server has all the connections it may have",
@@ -115,7 +124,7 @@ impl Core {
     /// Sends the HTTP response in the scratch buffer as the last bytes of the connection.
     fn finish(&mut self, slot: u32, reason: CloseReason, linger: bool) -> bool {
         self.stats.closed(reason);
-        let deadline_ms = self.now_ms + self.settings.close_ms;
+        let deadline_ms = self.now_ms + self.settings.linger_ms;
         let Some(conn) = self.conns.get_mut(slot) else {
             return false;
         };

@@ -64,6 +64,8 @@ pub struct Settings {
     pub write_ms: u64,
     /// Milliseconds for a peer to answer our close.
     pub close_ms: u64,
+    /// Milliseconds for which a refused or broken connection is still read.
+    pub linger_ms: u64,
 }
 
 impl Settings {
@@ -102,6 +104,7 @@ impl Settings {
             pong_ms: limits::PONG_DEADLINE_MS,
             write_ms: limits::WRITE_TIMEOUT_MS,
             close_ms: limits::CLOSE_DEADLINE_MS,
+            linger_ms: limits::LINGER_MS,
         }
     }
 }
