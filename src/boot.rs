@@ -112,7 +112,7 @@ impl Broker {
 
     /// Client connections of one shard.
     pub fn connections_per_shard(&self) -> usize {
-        let most = self.slots as usize - limits::REFUSAL_SLOTS;
+        let most = (self.slots as usize).saturating_sub(limits::REFUSAL_SLOTS);
         self.config.connections_per_shard.unwrap_or(most).min(most)
     }
 

@@ -103,6 +103,8 @@ pub const HISTORY_COUNT: usize = 64;
 pub const HISTORY_AGE_MS: u64 = 120_000;
 /// Payload bytes of history that a room keeps.
 pub const HISTORY_BYTES: usize = 64 * 1024;
+/// Bytes of all histories of one shard; above it a room that is published to loses its history.
+pub const HISTORIES_BYTES_PER_SHARD: usize = 512 * 1024 * 1024;
 /// Idempotency keys that a room remembers.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 256;
 /// Milliseconds that a room remembers an idempotency key.
@@ -141,6 +143,8 @@ pub const LANE_FRAME_OVERHEAD: usize = 1024;
 pub const LANE_FRAME_MAX: usize = UPSTREAM_FRAME_MAX + LANE_FRAME_OVERHEAD;
 /// Frames that a shard takes from one lane in one turn before it looks after its sockets.
 pub const LANE_FRAMES_PER_TURN: usize = 1_024;
+/// Payload bytes after which it takes no more frames from that lane in the turn.
+pub const LANE_BYTES_PER_TURN: usize = LANE_BYTES;
 
 /// Slots of one ring's file table, when the descriptor limit allows as many.
 pub const SLOTS_PER_SHARD_MAX: usize = 1 << 20;

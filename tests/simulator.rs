@@ -147,6 +147,9 @@ struct Simulation {
     /// Room of each request that waits for its acknowledgement, by request id.
     awaited: HashMap<u64, String>,
     requests: u64,
+    /// Shards that have said that their last connection is gone.
+    emptied: usize,
+    /// Shards that have ended.
     drained: BTreeSet<NodeId>,
     draining: bool,
     totals: Totals,
@@ -191,6 +194,7 @@ impl Simulation {
             acknowledged: BTreeMap::new(),
             awaited: HashMap::new(),
             requests: 0,
+            emptied: 0,
             drained: BTreeSet::new(),
             draining: false,
             totals: Totals::default(),
@@ -319,7 +323,7 @@ impl Simulation {
                         *last = offset.0;
                         self.totals.acknowledged += 1;
                     }
-                    Delivery::Drained => {}
+                    Delivery::Drained => self.emptied += 1,
                     other => panic!("the service was sent {other:?}"),
                 }
             }
@@ -395,8 +399,26 @@ impl Simulation {
         }
     }
 
+    /// Drains all shards; they serve publications until they are told a second time.
     fn drain(&mut self) {
         self.draining = true;
+        self.order_drain();
+        let shards = self.shards.len();
+        self.step_until("every shard drains", |simulation| {
+            simulation.emptied == shards
+        });
+        self.publish(&room(0));
+        self.ring();
+        self.step_until("a drained shard still answers", |simulation| {
+            simulation.awaited.is_empty()
+        });
+        self.order_drain();
+        self.step_until("every shard ends", |simulation| {
+            simulation.drained.len() == shards
+        });
+    }
+
+    fn order_drain(&mut self) {
         for node in 0..self.shards.len() as u16 {
             self.service
                 .outlets
@@ -404,9 +426,12 @@ impl Simulation {
                 .expect("lanes are empty");
         }
         self.ring();
+    }
+
+    fn step_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let until_ns = self.world.now_ns() + 2_000_000_000;
-        while self.drained.len() < self.shards.len() {
-            assert!(self.world.now_ns() < until_ns, "every shard drains");
+        while !done(self) {
+            assert!(self.world.now_ns() < until_ns, "{what}");
             self.step();
         }
     }

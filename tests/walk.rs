@@ -181,7 +181,7 @@ fn a_publication_walks_through_the_parts() {
     assert_eq!(push, PUSH.as_bytes());
     let (header, header_bytes) = server_header(Opcode::Text, push.len());
     let encoded = (&header[..header_bytes], push.as_slice());
-    view.append(offset, encoded, 11, TAIL_LIMITS, &mut pool);
+    view.append(offset, encoded, (1, 11), TAIL_LIMITS, &mut pool);
     assert!(view.is_lagging(), "the subscriber has something to be sent");
 
     // 7. The flush takes everything that the subscriber has not been sent; the tail is let go.

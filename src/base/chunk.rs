@@ -121,14 +121,21 @@ impl ChunkPool {
     }
 
     fn find(&mut self, bytes: usize) -> Rc<Chunk> {
+        /// A stuck send may hold the oldest chunk for seconds: look past a few.
+        const LOOKS: usize = 4;
         let Some(class) = class_of(bytes) else {
             return Chunk::new(bytes);
         };
-        let front = self.released[class].front_mut();
-        if let Some(chunk) = front.and_then(Rc::get_mut) {
-            chunk.len.set(0);
-            self.bytes -= chunk.capacity();
-            return self.released[class].pop_front().expect("front was seen");
+        for _ in 0..LOOKS {
+            let Some(mut chunk) = self.released[class].pop_front() else {
+                break;
+            };
+            if let Some(sole) = Rc::get_mut(&mut chunk) {
+                sole.len.set(0);
+                self.bytes -= chunk.capacity();
+                return chunk;
+            }
+            self.released[class].push_back(chunk);
         }
         Chunk::new(CHUNK_BYTES_MIN << class)
     }

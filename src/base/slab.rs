@@ -54,6 +54,11 @@ impl<T> PagedMap<T> {
         self.len
     }
 
+    /// An index that is above every value's.
+    pub fn end(&self) -> u32 {
+        (self.pages.len() * PAGE) as u32
+    }
+
     /// Whether there is no value.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -95,6 +95,8 @@ counters! {
         counter stale_deliveries_total,
         /// Subscriptions whose cursor fell off the tail.
         counter lost_cursors_total,
+        /// Publications that took their room's history away, for want of history bytes.
+        counter histories_dropped_total,
         /// Bytes held by tails.
         gauge tail_bytes,
         /// Payload bytes held by histories.

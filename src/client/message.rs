@@ -48,7 +48,7 @@ pub struct Receipt {
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What [`Upstream::send`] returned.
+    /// What [`super::Upstream::send`] returned.
     pub request: u64,
     /// Acknowledgement or refusal.
     pub result: Result<Receipt, Refusal>,

@@ -42,6 +42,11 @@ pub enum Token {
 }
 
 impl Token {
+    /// Whether the operation has exactly one terminal completion; the others may have none.
+    pub fn completes(self) -> bool {
+        !matches!(self, Self::Ring | Self::Aside)
+    }
+
     /// The 64 bits of `user_data`: kind (8), generation (24), slot or entry (32).
     pub fn pack(self) -> u64 {
         let of = |kind: u64, conn: ConnId| {
@@ -113,6 +118,13 @@ pub enum Op {
     Ring(u16),
     /// Cancel all armed accepts.
     StopAccepting,
+}
+
+impl Op {
+    /// As [`Token::completes`].
+    pub fn completes(&self) -> bool {
+        !matches!(self, Self::Cancel(_) | Self::Ring(_) | Self::StopAccepting)
+    }
 }
 
 /// What one send covers.

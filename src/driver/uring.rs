@@ -28,11 +28,11 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{SockAddr, SockAddrStorage, Socket};
 use std::collections::HashMap;
-use std::io;
+use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 8;
@@ -64,12 +64,12 @@ pub struct UringSetup {
 pub struct Uring {
     // Declared first: the ring is torn down before the memory below is freed.
     ring: Ring,
-    buffers: BufferRing,
+    buffers: ManuallyDrop<BufferRing>,
     in_flight: Vec<Option<Payload>>,
     connects: HashMap<u32, Box<(SockAddr, SockAddr)>>,
     peers: Box<[Peer]>,
     arena: Arena,
-    bell_count: Box<u64>,
+    bell_count: ManuallyDrop<Box<u64>>,
     spare: Vec<Vec<Part>>,
     reaped: Vec<cqueue::Entry>,
     reaped_next: usize,
@@ -77,6 +77,8 @@ pub struct Uring {
     enter_flags: u32,
     enters: u64,
     overflows: u64,
+    /// Operations whose terminal completion has not been reaped.
+    pending: usize,
 }
 
 struct Ring(IoUring);
@@ -155,13 +157,13 @@ impl Uring {
         };
         Ok(Self {
             ring,
-            buffers,
+            buffers: ManuallyDrop::new(buffers),
             // Address space for every slot: growing by copies would touch twice the memory.
             in_flight: Vec::with_capacity(setup.slots as usize),
             connects: HashMap::new(),
             peers: (0..ACCEPTS_ARMED).map(|_| peer()).collect(),
             arena: Arena::new(),
-            bell_count: Box::new(0),
+            bell_count: ManuallyDrop::new(Box::new(0)),
             spare: Vec::new(),
             reaped: Vec::with_capacity(COMPLETIONS_PER_TURN),
             reaped_next: 0,
@@ -169,6 +171,7 @@ impl Uring {
             enter_flags: ENTER_GETEVENTS | ENTER_EXT_ARG | no_iowait,
             enters: 0,
             overflows: 0,
+            pending: 0,
         })
     }
 
@@ -241,7 +244,8 @@ impl Uring {
                     .build()
             }
             Payload::Many(parts) => {
-                while self.arena.used == ARENA_MESSAGES {
+                // The queue must take the entry without a submit in between: that frees the arena.
+                while self.arena.used == ARENA_MESSAGES || self.ring.0.submission().is_full() {
                     self.enter(0, None);
                 }
                 let header = self.arena.message(parts);
@@ -313,6 +317,7 @@ impl Driver for Uring {
 
     fn push(&mut self, op: Op) {
         let quiet = squeue::Flags::SKIP_SUCCESS;
+        self.pending += usize::from(op.completes());
         match op {
             Op::Accept { entry } => self.push_accept(entry),
             Op::Recv(conn) => {
@@ -336,8 +341,8 @@ impl Driver for Uring {
             } => self.push_connect(conn, source, target),
             Op::Listen => {
                 let bell = Fd(self.setup.bells.fd(self.setup.node).as_raw_fd());
-                let sqe =
-                    opcode::Read::new(bell, ptr::from_mut(&mut *self.bell_count).cast(), 8).build();
+                let sqe = opcode::Read::new(bell, ptr::from_mut(&mut **self.bell_count).cast(), 8)
+                    .build();
                 self.queue(sqe.user_data(Token::Bell.pack()));
             }
             Op::Ring(node) => {
@@ -359,6 +364,8 @@ impl Driver for Uring {
         self.buffers.publish();
         match wait {
             Wait::No => self.enter(0, None),
+            // Completions that were taken early must not be slept on.
+            Wait::UpTo(_) if self.reaped_next < self.reaped.len() => self.enter(0, None),
             Wait::UpTo(time) => self.enter(1, Some(time)),
         }
     }
@@ -372,6 +379,7 @@ impl Driver for Uring {
         let token = Token::unpack(entry.user_data());
         let result = entry.result();
         let more = cqueue::more(entry.flags());
+        self.pending -= usize::from(!more && token.completes());
         let mut loan = None;
         match token {
             Token::Send(conn) => {
@@ -476,23 +484,32 @@ impl Arena {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // Waits until nothing is pending, so that the kernel no longer reads or writes our memory.
-        let limit = Some(Timespec::from(Duration::from_secs(5)));
-        let result = self
-            .ring
-            .0
-            .submitter()
-            .register_sync_cancel(limit, CancelBuilder::any());
-        let nothing_pending = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
-        if result
-            .as_ref()
-            .err()
-            .is_some_and(|error| !nothing_pending(error))
-        {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let start = Instant::now();
+        let limit = Some(Timespec::from(PATIENCE));
+        let submitter = self.ring.0.submitter();
+        // Refused when nothing is pending; what counts is what is pending afterwards.
+        let _ = submitter.register_sync_cancel(limit, CancelBuilder::any());
+        while self.pending > 0 && start.elapsed() < PATIENCE {
+            self.enter(1, Some(Duration::from_millis(10)));
+            while let Some(completion) = self.reap() {
+                if let Some(loan) = completion.loan {
+                    self.buffers.recycle(loan);
+                }
+            }
+        }
+        if self.pending > 0 {
             // The kernel may still use what these own: leaking is the only safe end.
             std::mem::forget(std::mem::take(&mut self.in_flight));
             std::mem::forget(std::mem::take(&mut self.connects));
             std::mem::forget(std::mem::take(&mut self.peers));
+            return;
+        }
+        // SAFETY: dropped once, here, and not used afterwards; no operation is pending, so the
+        // kernel neither reads nor writes them.
+        unsafe {
+            ManuallyDrop::drop(&mut self.buffers);
+            ManuallyDrop::drop(&mut self.bell_count);
         }
     }
 }

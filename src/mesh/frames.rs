@@ -147,7 +147,8 @@ pub enum Delivery<'a> {
         /// Who asked.
         reply: ReplyTo,
     },
-    /// Service thread to shard: accept no more, close all clients with code 3001.
+    /// Service thread to shard: accept no more, close all clients with code 3001. The second one,
+    /// after [`Delivery::Drained`]: nothing more will come, the shard may end.
     Drain,
     /// Shard to service thread: the last connection is gone.
     Drained,

@@ -79,14 +79,14 @@ impl History {
         }
     }
 
-    /// Drops what is older than the age limit.
+    /// Drops what is older than the age limit; an empty history keeps no memory.
     pub fn expire(&mut self, now_ms: u64, limits: HistoryLimits) {
-        while self
-            .entries
-            .front()
-            .is_some_and(|oldest| oldest.at_ms + limits.age_ms <= now_ms)
-        {
+        let old = |oldest: &Entry| oldest.at_ms + limits.age_ms <= now_ms;
+        while self.entries.front().is_some_and(old) {
             self.drop_oldest();
+            if self.entries.is_empty() {
+                *self = Self::default();
+            }
         }
     }
 

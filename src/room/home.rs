@@ -126,6 +126,12 @@ impl Home {
         self.interested.retain(|entry| *entry != (shard, view));
     }
 
+    /// Whether it has neither subscribers nor anything that was published: forgetting it changes
+    /// nothing for anybody.
+    pub fn is_blank(&self) -> bool {
+        self.top == Offset(0) && self.interested.is_empty() && self.recent.is_none()
+    }
+
     /// The shards with subscribers.
     pub fn interested(&self) -> &[(NodeId, ViewId)] {
         &self.interested

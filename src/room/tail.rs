@@ -116,11 +116,15 @@ impl Tail {
         self.invariants();
     }
 
-    /// Lets go what exceeds the limits, oldest first.
-    pub fn trim(&mut self, limits: TailLimits, now_ms: u64, pool: &mut ChunkPool) {
+    /// Lets go what exceeds the limits, oldest first; nothing behind `offered`, which is what a flush
+    /// has had the chance to send: a burst within one turn makes nobody slow.
+    pub fn trim(&mut self, limits: TailLimits, offered: Cursor, now_ms: u64, pool: &mut ChunkPool) {
         let mut held = self.held_bytes();
         while self.segments.len() > 1 {
             let oldest = &self.segments[0];
+            if oldest.end() > offered {
+                break;
+            }
             if held <= limits.bytes && now_ms < oldest.appended_ms + limits.age_ms {
                 break;
             }
@@ -198,22 +202,26 @@ mod tests {
         for now_ms in 0..100 {
             tail.append(&[], &[1; 1_000], now_ms, &mut pool);
         }
+        let end = tail.end();
         tail.trim(
             TailLimits {
                 bytes: 40_000,
                 age_ms: u64::MAX / 2,
             },
+            end,
             100,
             &mut pool,
         );
         assert!(tail.held_bytes() <= CHUNK_BYTES_MAX && tail.start() > 0);
         assert_eq!(read(&tail, 0), None);
         assert!(read(&tail, tail.start()).is_some());
+        let end = tail.end();
         tail.trim(
             TailLimits {
                 bytes: usize::MAX,
                 age_ms: 10,
             },
+            end,
             10_000,
             &mut pool,
         );

@@ -53,6 +53,9 @@ pub struct View {
     /// Connections whose subscribe command waits for the home: slot and command id.
     waiting: Vec<(u32, u32)>,
     tail: Tail,
+    /// End of the tail when `turn` began: what flushes before it have offered.
+    offered: Cursor,
+    turn: u64,
     caught_up: u32,
     /// Whether the shard has queued a notice to the home about this view.
     pub notice_queued: bool,
@@ -67,6 +70,8 @@ impl View {
             subscribers: Vec::new(),
             waiting: Vec::new(),
             tail: Tail::default(),
+            offered: 0,
+            turn: 0,
             caught_up: 0,
             notice_queued: false,
         }
@@ -117,6 +122,14 @@ impl View {
         std::mem::take(&mut self.waiting)
     }
 
+    /// The home has no place for the room: returns the subscribes that waited, to be refused. Whoever
+    /// asks next has the home asked again.
+    pub fn refused(&mut self) -> Vec<(u32, u32)> {
+        assert_eq!(self.standing, Standing::Awaiting, "the home answers once");
+        self.standing = Standing::Unannounced;
+        std::mem::take(&mut self.waiting)
+    }
+
     /// Lets a subscribe command wait for the home.
     pub fn wait(&mut self, slot: u32, command: u32) {
         self.waiting.push((slot, command));
@@ -159,15 +172,17 @@ impl View {
         self.subscribers.get(index as usize).map(|moved| moved.slot)
     }
 
-    /// Appends an encoded push. `offset` is 0 when the publication has none.
+    /// Appends an encoded push. `offset` is 0 when the publication has none; `now` is the number of
+    /// the shard's turn and its time in milliseconds.
     pub fn append(
         &mut self,
         offset: Offset,
         frame: (&[u8], &[u8]),
-        now_ms: u64,
+        now: (u64, u64),
         limits: TailLimits,
         pool: &mut ChunkPool,
     ) {
+        let (turn, now_ms) = now;
         let Standing::Live { position, .. } = &mut self.standing else {
             panic!("only a live view gets publications")
         };
@@ -182,8 +197,12 @@ impl View {
         if self.subscribers.is_empty() {
             return;
         }
+        if self.turn != turn {
+            self.turn = turn;
+            self.offered = self.tail.end();
+        }
         self.tail.append(frame.0, frame.1, now_ms, pool);
-        self.tail.trim(limits, now_ms, pool);
+        self.tail.trim(limits, self.offered, now_ms, pool);
         self.caught_up = 0;
     }
 
@@ -282,9 +301,9 @@ mod tests {
     fn a_subscriber_gets_what_was_published_after_it_joined_and_nothing_twice() {
         let (mut view, mut pool) = (live(), ChunkPool::default());
         let early = view.subscribe(1);
-        view.append(Offset(1), (b"<", b"a>"), 0, LIMITS, &mut pool);
+        view.append(Offset(1), (b"<", b"a>"), (1, 0), LIMITS, &mut pool);
         let late = view.subscribe(2);
-        view.append(Offset(2), (b"<", b"b>"), 0, LIMITS, &mut pool);
+        view.append(Offset(2), (b"<", b"b>"), (1, 0), LIMITS, &mut pool);
         assert_eq!(
             taken(&mut view, early, &mut pool),
             (Taken::All, b"<a><b>".to_vec())
@@ -304,7 +323,7 @@ mod tests {
         for slot in [10, 11, 12] {
             view.subscribe(slot);
         }
-        view.append(Offset(1), (b"", b"x"), 0, LIMITS, &mut pool);
+        view.append(Offset(1), (b"", b"x"), (1, 0), LIMITS, &mut pool);
         assert_eq!(view.unsubscribe(0, &mut pool), Some(12));
         assert_eq!(view.unsubscribe(1, &mut pool), None);
         assert_eq!(taken(&mut view, 0, &mut pool).1, b"x");
@@ -317,7 +336,13 @@ mod tests {
         let (mut view, mut pool) = (live(), ChunkPool::default());
         let (slow, quick) = (view.subscribe(1), view.subscribe(2));
         for offset in 1..=1_000 {
-            view.append(Offset(offset), (b"", &[0; 100]), 0, LIMITS, &mut pool);
+            view.append(
+                Offset(offset),
+                (b"", &[0; 100]),
+                (offset, 0),
+                LIMITS,
+                &mut pool,
+            );
             assert_eq!(taken(&mut view, quick, &mut pool).0, Taken::All);
             assert!(view.tail().held_bytes() <= LIMITS.bytes + crate::limits::CHUNK_BYTES_MAX);
         }
@@ -325,8 +350,20 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_within_one_turn_makes_nobody_slow() {
+        let (mut view, mut pool) = (live(), ChunkPool::default());
+        let reader = view.subscribe(1);
+        for offset in 1..=1_000 {
+            view.append(Offset(offset), (b"", &[0; 100]), (7, 0), LIMITS, &mut pool);
+        }
+        let (taken, bytes) = taken(&mut view, reader, &mut pool);
+        assert_eq!((taken, bytes.len()), (Taken::All, 100_000));
+    }
+
+    #[test]
     #[should_panic(expected = "in order, without gap")]
     fn a_gap_between_cores_is_a_bug_of_ours() {
-        live().append(Offset(2), (b"", b"x"), 0, LIMITS, &mut ChunkPool::default());
+        let pool = &mut ChunkPool::default();
+        live().append(Offset(2), (b"", b"x"), (1, 0), LIMITS, pool);
     }
 }

@@ -3,7 +3,9 @@
 //! 1. `/ready` says 503, so that balancers send no one new.
 //! 2. Upstream listeners close; open connections are told GOAWAY and may finish.
 //! 3. Every shard is told to close its clients and says when the last one is gone.
-//! 4. Upstream connections are closed, after what they were still owed.
+//! 4. Upstream connections are closed, after what they were still owed: shards that have drained still
+//!    serve their rooms.
+//! 5. Every shard is told once more, and ends.
 //!
 //! A deadline bounds the whole: a shard that does not answer does not hold the process.
 
@@ -55,6 +57,8 @@ pub(super) async fn drain(shared: &Shared, listeners: Vec<Task<()>>, drain_ms: u
     let told = tell_shards(shared, deadline).await;
     let drained = told && until(deadline, || shared.node.is_drained()).await;
     close_upstreams(shared).await;
+    let moment = Instant::now() + Duration::from_millis(limits::UPSTREAM_LINGER_MS);
+    tell_shards(shared, moment).await;
     if drained {
         Drained::Completely
     } else {

@@ -118,6 +118,7 @@ impl Control {
             .chunk
             .as_ref()
             .filter(|chunk| chunk.free() >= bytes.len())
+            .filter(|chunk| chunk.len() + bytes.len() <= CONTROL_BYTES_MAX)
         else {
             return self.grow(bytes, pool);
         };
@@ -143,7 +144,7 @@ impl Control {
         if waiting + bytes.len() > CONTROL_BYTES_MAX {
             return Err(ControlFull);
         }
-        let larger = pool.take(2 * waiting + bytes.len());
+        let larger = pool.take((2 * waiting + bytes.len()).min(CONTROL_BYTES_MAX));
         if let Some(part) = self.take(pool) {
             let mut copy = Vec::with_capacity(part.len());
             part.copy_to(&mut copy);

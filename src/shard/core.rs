@@ -33,13 +33,20 @@ pub(super) struct Core {
     pub(super) views: Directory<View>,
     pub(super) homes: Directory<Home>,
     pub(super) dirty: Dirty,
+    /// Chunks of tails.
     pub(super) pool: ChunkPool,
+    /// Chunks of replies: what clients leave unread must not count against the rooms.
+    pub(super) controls: ChunkPool,
     pub(super) wheel: Wheel<TimerKey>,
     /// Views that their home has to be told of: new, or without subscribers.
     pub(super) notices: VecDeque<ViewId>,
     /// Where pushes and replies are encoded before they are copied to where they are sent from.
     pub(super) scratch: Vec<u8>,
     pub(super) now_ms: u64,
+    /// Turns so far.
+    pub(super) turn: u64,
+    /// Slots below have been closed by the drain.
+    drained_slots: u32,
     pub(super) history_bytes: usize,
     pub(super) subscriptions: usize,
     pub(super) sessions: usize,
@@ -55,8 +62,10 @@ enum Drain {
     Closing,
     /// All gone; the service thread has to be told.
     Empty,
-    /// It has been told.
+    /// It has been told; requests are still served.
     Told,
+    /// Nothing more will come.
+    Finished,
 }
 
 impl Core {
@@ -75,10 +84,13 @@ impl Core {
             homes: Directory::new(settings.seed.rotate_left(31)),
             dirty: Dirty::default(),
             pool: ChunkPool::default(),
+            controls: ChunkPool::default(),
             wheel: Wheel::new(now_ms),
             notices: VecDeque::new(),
             scratch: Vec::new(),
             now_ms,
+            turn: 0,
+            drained_slots: 0,
             history_bytes: 0,
             subscriptions: 0,
             sessions: 0,
@@ -90,6 +102,7 @@ impl Core {
 
     pub(super) fn begin_turn(&mut self, now_ms: u64) {
         self.now_ms = now_ms.max(self.now_ms);
+        self.turn += 1;
         if self.drain == Drain::Closing {
             self.close_some();
         }
@@ -155,9 +168,6 @@ impl Core {
             .remove(id.slot)
             .expect("a socket has a connection until it is closed");
         assert!(matches!(conn.stage, Stage::Gone) && conn.subs.is_empty());
-        if self.drain == Drain::Closing && self.conns.is_empty() {
-            self.drain = Drain::Empty;
-        }
     }
 
     /// Closes with a close frame where there can be one: what is queued is sent first.
@@ -184,7 +194,7 @@ impl Core {
         }
         self.scratch.clear();
         frame::write_close(&mut self.scratch, code, reason.text());
-        let queued = conn.control.append(&self.scratch, &mut self.pool);
+        let queued = conn.control.append(&self.scratch, &mut self.controls);
         // After a broken rule the peer's stream has no frames any more; only its end counts.
         let frames = !matches!(code, 1002 | 1007 | 1009);
         conn.stage = match queued {
@@ -273,11 +283,14 @@ impl Core {
         }
     }
 
-    /// Closes every connection with 3001, some each turn; no new ones are kept.
+    /// Closes every connection with 3001, some each turn; no new ones are kept. The second call, once
+    /// the service thread has nothing left to send here, ends the shard.
     pub(super) fn start_drain(&mut self) {
-        if self.drain == Drain::Serving {
-            self.drain = Drain::Closing;
-        }
+        self.drain = match self.drain {
+            Drain::Serving => Drain::Closing,
+            Drain::Told => Drain::Finished,
+            other => other,
+        };
     }
 
     pub(super) fn draining(&self) -> bool {
@@ -285,22 +298,21 @@ impl Core {
     }
 
     pub(super) fn finished(&self) -> bool {
-        self.drain == Drain::Told
+        self.drain == Drain::Finished
     }
 
-    /// Closes a slice of the connections, so that a turn stays short.
+    /// Closes the connections of a slice of the slots, so that a turn stays short. One pass is
+    /// enough: whatever is accepted later is aborted at once.
     fn close_some(&mut self) {
-        const PER_TURN: usize = 1_000;
-        let serving = |conn: &Conn| matches!(conn.stage, Stage::Upgrading(_) | Stage::Open { .. });
-        let open = self
+        const SLOTS_PER_TURN: u32 = 1_024;
+        let end = self
             .conns
-            .iter()
-            .filter(|(_, conn)| serving(conn))
-            .map(|(slot, _)| slot);
-        let slots: Vec<u32> = open.take(PER_TURN).collect();
-        for slot in slots {
+            .end()
+            .min(self.drained_slots.saturating_add(SLOTS_PER_TURN));
+        for slot in self.drained_slots..end {
             self.close(slot, CloseReason::Shutdown);
         }
+        self.drained_slots = end;
         if self.conns.is_empty() {
             self.drain = Drain::Empty;
         }

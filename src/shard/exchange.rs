@@ -1,8 +1,11 @@
 //! Frames from and to other threads.
 
+use super::Left;
 use super::core::Core;
-use crate::base::{ConnId, NodeId};
-use crate::limits::{LANE_FRAME_MAX, LANE_FRAME_OVERHEAD, LANE_FRAMES_PER_TURN};
+use crate::base::{ConnId, Epoch, NodeId, Offset, ViewId};
+use crate::limits::{
+    LANE_BYTES_PER_TURN, LANE_FRAME_MAX, LANE_FRAME_OVERHEAD, LANE_FRAMES_PER_TURN,
+};
 use crate::mesh::{Delivery, Inlets, Publisher, ReplyTo, Request};
 use crate::room::view::Standing;
 use crate::wire::client::{ErrorCode, json};
@@ -29,30 +32,56 @@ impl Core {
         }
     }
 
-    /// Requests of one peer, while the outlets can take whatever handling one may produce. False
-    /// when some are left.
-    pub(super) fn drain_requests(&mut self, peer: NodeId, inlets: &mut Inlets) -> bool {
-        for _ in 0..LANE_FRAMES_PER_TURN {
+    /// Deliveries of one peer. They need no room anywhere.
+    pub(super) fn drain_deliveries(&mut self, peer: NodeId, inlets: &mut Inlets) -> Left {
+        let mut budget = TurnBudget::new();
+        while budget.is_left() {
+            let Some(frame) = inlets.next_delivery(peer) else {
+                return Left::Nothing;
+            };
+            let delivery = frame.get();
+            budget.spend(match delivery {
+                Delivery::Publication { payload, .. } => payload.len(),
+                _ => 0,
+            });
+            self.handle_delivery(delivery);
+        }
+        Left::Work
+    }
+
+    /// Requests of one peer, while the outlets can take whatever handling one may produce.
+    pub(super) fn drain_requests(&mut self, peer: NodeId, inlets: &mut Inlets) -> Left {
+        let mut budget = TurnBudget::new();
+        while budget.is_left() {
             if self.outlets.deliveries_free() < LANE_FRAME_MAX {
-                return false;
+                return Left::Stalled;
             }
             let Some(frame) = inlets.next_request(peer) else {
-                return true;
+                return Left::Nothing;
             };
-            self.stats.shard.lane_frames_total.add(1);
-            match frame.get() {
-                Request::Publish(publish) => self.publish_here(&publish, peer),
-                Request::Interest { room, view } => {
-                    let (epoch, top) = self.interest(room, peer, view);
-                    let sent = self
-                        .outlets
-                        .deliver(peer, &Delivery::Interested { view, epoch, top });
-                    sent.expect("room was checked above");
-                }
-                Request::Uninterest { room, view } => self.uninterest(room, peer, view),
-            }
+            let request = frame.get();
+            budget.spend(match request {
+                Request::Publish(publish) => publish.payload.len(),
+                _ => 0,
+            });
+            self.handle_request(request, peer);
         }
-        false
+        Left::Work
+    }
+
+    fn handle_request(&mut self, request: Request<'_>, peer: NodeId) {
+        self.stats.shard.lane_frames_total.add(1);
+        match request {
+            Request::Publish(publish) => self.publish_here(&publish, peer),
+            Request::Interest { room, view } => {
+                let (epoch, top) = self.interest(room, peer, view);
+                let sent = self
+                    .outlets
+                    .deliver(peer, &Delivery::Interested { view, epoch, top });
+                sent.expect("room was checked before the request was taken");
+            }
+            Request::Uninterest { room, view } => self.uninterest(room, peer, view),
+        }
     }
 
     /// Tells homes of new and of empty views; false when lanes had no room for all.
@@ -113,19 +142,31 @@ impl Core {
     }
 
     /// The home sends the view everything from now on: whoever waited for that joins.
-    fn interested(
-        &mut self,
-        id: crate::base::ViewId,
-        epoch: crate::base::Epoch,
-        top: crate::base::Offset,
-    ) {
+    fn interested(&mut self, id: ViewId, epoch: Epoch, top: Offset) {
         let Some(view) = self.views.get_mut(id.index, id.generation) else {
             self.stats.shard.stale_deliveries_total.add(1);
             return;
         };
+        if epoch == Epoch(0) {
+            let refused = view.refused();
+            return self.refuse_subscribes(id, &refused);
+        }
         for (slot, command) in view.admitted(epoch, top) {
             self.join(slot, command, id);
         }
+    }
+
+    /// The home's table is full: whoever waited may try again later.
+    fn refuse_subscribes(&mut self, id: ViewId, refused: &[(u32, u32)]) {
+        for (slot, command) in refused.iter().copied() {
+            let conn = self
+                .conns
+                .get_mut(slot)
+                .expect("whoever waits is connected");
+            conn.subs.retain(|sub| sub.view != id);
+            self.reply_error(slot, command, ErrorCode::TooManyRequests);
+        }
+        self.queue_notice(id);
     }
 
     /// A client's publication has its place, or has none.
@@ -150,6 +191,30 @@ impl Core {
         self.conns
             .get(id.slot)
             .is_some_and(|conn| conn.id == id && conn.is_open())
+    }
+}
+
+/// What a turn takes from one lane: frames and payload bytes.
+struct TurnBudget {
+    frames: usize,
+    bytes: usize,
+}
+
+impl TurnBudget {
+    fn new() -> Self {
+        Self {
+            frames: LANE_FRAMES_PER_TURN,
+            bytes: LANE_BYTES_PER_TURN,
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        self.frames > 0 && self.bytes > 0
+    }
+
+    fn spend(&mut self, payload_bytes: usize) {
+        self.frames -= 1;
+        self.bytes = self.bytes.saturating_sub(payload_bytes);
     }
 }
 

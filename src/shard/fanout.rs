@@ -29,7 +29,12 @@ impl Core {
             .get_mut(index, generation)
             .expect("found or made above");
         let before = home.history_bytes();
-        let published = home.publish(&incoming, self.now_ms, &self.settings.home);
+        let mut limits = self.settings.home;
+        if self.history_bytes > self.settings.histories_bytes && limits.history.count > 0 {
+            limits.history.bytes = 0;
+            self.stats.shard.histories_dropped_total.add(1);
+        }
+        let published = home.publish(&incoming, self.now_ms, &limits);
         self.history_bytes = self.history_bytes + home.history_bytes() - before;
         let epoch = home.epoch();
         match published {
@@ -125,7 +130,7 @@ impl Core {
         view.append(
             offset,
             (&header[..len], &self.scratch),
-            self.now_ms,
+            (self.turn, self.now_ms),
             limits,
             &mut self.pool,
         );
@@ -138,8 +143,7 @@ impl Core {
             .add(view.subscribers().len() as u64);
     }
 
-    /// A shard has subscribers of a room whose home is here. Epoch 0 when the room table is full:
-    /// the room then has no publications either.
+    /// A shard has subscribers of a room whose home is here. Epoch 0 when the room table is full.
     pub(super) fn interest(&mut self, room: &str, shard: NodeId, view: ViewId) -> (Epoch, Offset) {
         let Some((index, generation)) = self.home_of(room) else {
             return (Epoch(0), Offset(0));
@@ -158,6 +162,10 @@ impl Core {
                 .get_mut(index, generation)
                 .expect("the directory names live homes");
             home.uninterest(shard, view);
+            // Names that clients invent must not fill the table.
+            if home.is_blank() {
+                self.homes.remove(index, generation);
+            }
         }
     }
 
@@ -171,7 +179,7 @@ impl Core {
         }
         let epoch = Epoch(self.random() as u32 | 1);
         let (index, generation) = self.homes.insert(Home::new(room, epoch, self.now_ms));
-        let check_ms = self.now_ms + self.settings.home_idle_ms;
+        let check_ms = self.now_ms + self.home_check_ms();
         self.wheel
             .insert(check_ms, TimerKey::Home { index, generation });
         Some((index, generation))

@@ -217,7 +217,11 @@ impl Core {
         let Some(conn) = self.conns.get_mut(slot) else {
             return false;
         };
-        if conn.control.append(&self.scratch, &mut self.pool).is_err() {
+        if conn
+            .control
+            .append(&self.scratch, &mut self.controls)
+            .is_err()
+        {
             self.abort(slot, CloseReason::Slow);
             return false;
         }

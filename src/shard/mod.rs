@@ -2,7 +2,7 @@
 //!
 //! [`Shard::turn`] is the loop's body, always in this order: reap completions, drain lanes, advance
 //! timers, flush outboxes, publish lanes and ring doorbells, submit (and wait when there is nothing
-//! to do). Only this file and `outbox.rs` touch the sockets; everything else works on [`Core`],
+//! to do). Only this file and `outbox.rs` touch the sockets; everything else works on `Core`,
 //! which knows rooms and connections but no driver.
 
 mod commands;
@@ -50,6 +50,17 @@ pub enum Turn {
     Finished,
 }
 
+/// What a turn leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    /// Nothing: the shard may sleep.
+    Nothing,
+    /// Something that waits for lane space, of which nobody tells.
+    Stalled,
+    /// Something that only the turn's budget kept waiting.
+    Work,
+}
+
 impl<D: Driver> Shard<D> {
     /// A shard on `driver`, accepting from its first turn.
     pub fn new(driver: D, port: Port, settings: Settings, stats: Arc<Stats>) -> Self {
@@ -80,8 +91,7 @@ impl<D: Driver> Shard<D> {
         }
         self.core.begin_turn(start_ns / 1_000_000);
 
-        let reaped_all = self.reap();
-        let drained_all = self.drain_lanes();
+        let left = self.reap().max(self.drain_lanes());
         self.core.advance_timers();
         self.flush();
         self.publish();
@@ -92,15 +102,14 @@ impl<D: Driver> Shard<D> {
             self.sockets.submit(Wait::No);
             return Turn::Finished;
         }
-        let wait = self.wait(reaped_all && drained_all);
+        let wait = self.wait(left);
         self.sockets.submit(wait);
         Turn::Continue
     }
 
-    /// Handles completions; false when some are left for the next turn.
-    fn reap(&mut self) -> bool {
+    fn reap(&mut self) -> Left {
         while let Some(event) = self.deferred.pop_front() {
-            if !self.core.has_room(RECV_OUTPUT_MAX) {
+            if !self.may_receive() {
                 self.deferred.push_front(event);
                 break;
             }
@@ -108,17 +117,26 @@ impl<D: Driver> Shard<D> {
         }
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(event) = self.sockets.next_event() else {
-                return self.deferred.is_empty();
+                return if self.deferred.is_empty() {
+                    Left::Nothing
+                } else {
+                    Left::Stalled
+                };
             };
             // What came in waits for lane space in its order; the rest passes it.
-            let waits = !self.deferred.is_empty() || !self.core.has_room(RECV_OUTPUT_MAX);
-            if event.is_inbound() && waits {
+            if event.is_inbound() && (!self.deferred.is_empty() || !self.may_receive()) {
                 self.deferred.push_back(event);
             } else {
                 self.handle(event);
             }
         }
-        false
+        Left::Work
+    }
+
+    /// Whether the lanes can take whatever one receive may lead to. Earlier notices go first: the
+    /// room is for the receive's own.
+    fn may_receive(&mut self) -> bool {
+        self.core.send_notices() && self.core.has_room(RECV_OUTPUT_MAX)
     }
 
     fn handle(&mut self, event: Event) {
@@ -142,18 +160,17 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Handles frames of other threads; false when requests are left because outlets are short.
-    fn drain_lanes(&mut self) -> bool {
-        let mut all = true;
+    /// Handles frames of other threads, up to a turn's share of each lane: sockets have theirs.
+    fn drain_lanes(&mut self) -> Left {
+        let mut left = Left::Nothing;
         for peer in self.inlets.peers() {
-            while let Some(frame) = self.inlets.next_delivery(peer) {
-                self.core.handle_delivery(frame.get());
-            }
+            left = left.max(self.core.drain_deliveries(peer, &mut self.inlets));
         }
         for peer in self.inlets.peers() {
-            all &= self.core.drain_requests(peer, &mut self.inlets);
+            left = left.max(self.core.drain_requests(peer, &mut self.inlets));
         }
-        self.core.send_notices() && all
+        let told = self.core.send_notices();
+        left.max(if told { Left::Nothing } else { Left::Stalled })
     }
 
     fn publish(&mut self) {
@@ -169,18 +186,13 @@ impl<D: Driver> Shard<D> {
         });
     }
 
-    fn wait(&mut self, nothing_left: bool) -> Wait {
-        if !self.core.dirty.is_empty() {
+    fn wait(&mut self, left: Left) -> Wait {
+        if left == Left::Work || !self.core.dirty.is_empty() {
             return Wait::No;
         }
-        if !nothing_left {
+        if left == Left::Stalled {
             // Lanes do not ring when they have room again: look soon.
-            let stalled = !self.core.has_room(RECV_OUTPUT_MAX);
-            return if stalled {
-                Wait::UpTo(Duration::from_millis(1))
-            } else {
-                Wait::No
-            };
+            return Wait::UpTo(Duration::from_millis(1));
         }
         if !self.inlets.prepare_sleep() {
             return Wait::No;

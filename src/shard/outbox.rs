@@ -10,6 +10,9 @@ use crate::driver::{Driver, Payload};
 use crate::limits::SEND_PARTS_MAX;
 use crate::room::view::Taken;
 
+/// Parts of rooms in one send; one is left for the connection's own replies.
+const ROOM_PARTS_MAX: usize = SEND_PARTS_MAX - 1;
+
 /// What a connection's flush comes to.
 enum Outcome {
     /// The parts are to be sent.
@@ -72,7 +75,11 @@ impl Core {
     /// Gathers what an idle socket has to be sent.
     fn collect(&mut self, slot: u32, parts: &mut Vec<Part>) -> Outcome {
         let Self {
-            conns, views, pool, ..
+            conns,
+            views,
+            pool,
+            controls,
+            ..
         } = self;
         let conn = conns.get_mut(slot).expect("dirty connections exist");
         match conn.stage {
@@ -80,19 +87,30 @@ impl Core {
             Stage::Gone => return Outcome::Idle,
             Stage::Upgrading(_) | Stage::Open { .. } | Stage::Closing { .. } => {}
         }
-        parts.extend(conn.control.take(pool));
-        for sub in conn.subs.iter().filter(|sub| sub.index != SubRef::WAITING) {
+        let mut cut = None;
+        for (at, sub) in conn.subs.iter().enumerate() {
+            if sub.index == SubRef::WAITING {
+                continue;
+            }
             let view = views.get_mut(sub.view.index, sub.view.generation);
             let view = view.expect("a subscription keeps its view");
-            match view.take(sub.index, SEND_PARTS_MAX, parts, pool) {
+            match view.take(sub.index, ROOM_PARTS_MAX, parts, pool) {
                 Taken::All => {}
-                Taken::Some => conn.backlog = true,
-                Taken::Lost => {
-                    // Control bytes that were taken are dropped with the connection's rooms: a
-                    // reply after lost publications would hide the loss.
-                    return Outcome::Lost;
+                Taken::Some => {
+                    cut = Some(at);
+                    break;
                 }
+                // Replies that wait go out before the close frame.
+                Taken::Lost => return Outcome::Lost,
             }
+        }
+        if let Some(at) = cut {
+            conn.backlog = true;
+            // The next send begins where this one ends: no room waits behind busier ones for ever.
+            conn.subs.rotate_left(at);
+        }
+        if let Some(control) = conn.control.take(controls) {
+            parts.insert(0, control);
         }
         match (parts.is_empty(), &conn.stage) {
             (false, _) => Outcome::Send,
@@ -116,11 +134,13 @@ impl Core {
 
     /// The socket is being closed: nothing more happens on the connection.
     fn gone(&mut self, slot: u32) {
-        let Self { conns, pool, .. } = self;
+        let Self {
+            conns, controls, ..
+        } = self;
         let conn: &mut Conn = conns
             .get_mut(slot)
             .expect("closed sockets have connections");
-        conn.control.clear(pool);
+        conn.control.clear(controls);
         conn.stage = Stage::Gone;
         conn.timer_ms = u64::MAX;
     }

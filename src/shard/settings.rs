@@ -46,6 +46,8 @@ pub struct Settings {
     pub homes_max: usize,
     /// Bounds of homes.
     pub home: HomeLimits,
+    /// Bytes of all histories of this shard.
+    pub histories_bytes: usize,
     /// Milliseconds after which an idle home is forgotten.
     pub home_idle_ms: u64,
     /// Bounds of a room's tail.
@@ -92,6 +94,7 @@ impl Settings {
                 keys: limits::IDEMPOTENCY_KEYS_MAX,
                 keys_age_ms: limits::IDEMPOTENCY_AGE_MS,
             },
+            histories_bytes: limits::HISTORIES_BYTES_PER_SHARD,
             home_idle_ms: limits::HOME_IDLE_MS,
             tail: TailLimits {
                 bytes: limits::TAIL_BYTES,

@@ -77,6 +77,12 @@ impl Core {
         self.arm_timer(id.slot, conn.deadline_ms.min(write_at));
     }
 
+    /// Milliseconds between two looks at what a home keeps.
+    pub(super) fn home_check_ms(&self) -> u64 {
+        let history_ms = self.settings.home.history.age_ms.max(1_000);
+        self.settings.home_idle_ms.min(history_ms)
+    }
+
     fn home_timer(&mut self, index: u32, generation: u32) {
         let Some(home) = self.homes.get_mut(index, generation) else {
             return;
@@ -87,7 +93,7 @@ impl Core {
         if forgotten {
             self.homes.remove(index, generation);
         } else {
-            let check_ms = self.now_ms + self.settings.home_idle_ms;
+            let check_ms = self.now_ms + self.home_check_ms();
             self.wheel
                 .insert(check_ms, TimerKey::Home { index, generation });
         }

@@ -2,7 +2,7 @@
 //!
 //! A frame borrows everything from the buffer it was read from or from its sender; encoding appends to
 //! the caller's buffer. The encoding is canonical: a frame has exactly one byte form, which is also the
-//! only one that [`super::decode`] takes.
+//! only one that [`super::decode()`] takes.
 
 use super::{AckLevel, ErrorCode, HEADER_BYTES, Kind, LENGTH_BYTES, MAGIC, VERSION, flags};
 use crate::base::{Content, Epoch, Offset};
