@@ -86,9 +86,8 @@ fn banner(broker: &Broker) -> String {
         );
     }
     if !config.allow_anonymous {
-        lines.push(
-            "  note      no client can connect: tokens come later, --allow-anonymous is off".into(),
-        );
+        let note = "no client can connect: --allow-anonymous is off, and there are no tokens yet";
+        lines.push(format!("  note      {note}"));
     }
     lines.join("\n")
 }

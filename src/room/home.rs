@@ -50,6 +50,9 @@ pub struct Home {
     /// Shards with subscribers, each with the view that it wants deliveries for.
     interested: Vec<(NodeId, ViewId)>,
     used_ms: u64,
+    /// Whether its shard looks after its expiry. Not for a home that was only subscribed to: it is
+    /// forgotten with its last subscriber, however often clients come and go.
+    pub expiry_armed: bool,
 }
 
 impl Home {
@@ -63,6 +66,7 @@ impl Home {
             recent: None,
             interested: Vec::new(),
             used_ms: now_ms,
+            expiry_armed: false,
         }
     }
 
@@ -160,6 +164,20 @@ impl Home {
     /// Bytes of the history.
     pub fn history_bytes(&self) -> usize {
         self.history.bytes()
+    }
+
+    /// Panics unless the history ends with the newest publication and keeps to its bounds: what was
+    /// acknowledged as sequenced is there, and nothing is there that should not be. For tests and
+    /// the simulator.
+    pub fn invariants(&self, limits: &HomeLimits) {
+        let newest = self.history.newest();
+        assert!(
+            newest.is_none_or(|newest| newest == self.top),
+            "history of {}",
+            self.room
+        );
+        assert!(self.history.len() <= limits.history.count);
+        assert!(self.history.bytes() <= limits.history.bytes);
     }
 
     /// Drops what is too old; true when the home has nothing left to keep and has been idle for

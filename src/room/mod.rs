@@ -4,6 +4,7 @@
 //! shard that has subscribers. The view's [`tail::Tail`] holds the encoded bytes that its
 //! subscribers still have to be sent; a subscriber is a cursor into it. [`session::Session`] is one
 //! client's side of the client protocol.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod history;
 pub mod home;

@@ -378,6 +378,8 @@ impl Core {
             "no subscriber without a connection"
         );
         self.views.iter().for_each(View::invariants);
+        let limits = &self.settings.home;
+        self.homes.iter().for_each(|home| home.invariants(limits));
         let history: usize = self.homes.iter().map(Home::history_bytes).sum();
         assert_eq!(history, self.history_bytes);
     }

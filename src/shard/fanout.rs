@@ -37,6 +37,11 @@ impl Core {
         let published = home.publish(&incoming, self.now_ms, &limits);
         self.history_bytes = self.history_bytes + home.history_bytes() - before;
         let epoch = home.epoch();
+        if !std::mem::replace(&mut home.expiry_armed, true) {
+            let check_ms = self.now_ms + self.home_check_ms();
+            self.wheel
+                .insert(check_ms, TimerKey::Home { index, generation });
+        }
         match published {
             Published::Sequenced(offset) => {
                 self.stats.shard.publications_total.add(1);
@@ -178,11 +183,7 @@ impl Core {
             return None;
         }
         let epoch = Epoch(self.random() as u32 | 1);
-        let (index, generation) = self.homes.insert(Home::new(room, epoch, self.now_ms));
-        let check_ms = self.now_ms + self.home_check_ms();
-        self.wheel
-            .insert(check_ms, TimerKey::Home { index, generation });
-        Some((index, generation))
+        Some(self.homes.insert(Home::new(room, epoch, self.now_ms)))
     }
 
     fn answer(&mut self, asker: NodeId, reply: ReplyTo, place: Option<(Epoch, Offset, bool)>) {

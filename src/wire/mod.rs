@@ -1,4 +1,5 @@
 //! Codecs without I/O: bytes and values in, values and bytes out.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod client;
 pub mod frame;
