@@ -75,6 +75,9 @@ counters! {
         counter upgrades_total,
         /// Publications sequenced by this shard's homes.
         counter publications_total,
+        /// Publications to a new room that the full room table had no place for. Their publisher is
+        /// told at the level sequenced.
+        counter publications_refused_total,
         /// Publications that repeated an idempotency key.
         counter duplicates_total,
         /// Publications put on a socket, one for each subscriber.

@@ -15,6 +15,7 @@ impl Core {
     /// Sequences a publication whose home is here, spreads it, and tells `asker` its place.
     pub(super) fn publish_here(&mut self, publish: &Publish<'_>, asker: NodeId) {
         let Some((index, generation)) = self.home_of(publish.room) else {
+            self.stats.shard.publications_refused_total.add(1);
             return self.answer(asker, publish.reply, None);
         };
         let incoming = Incoming {
