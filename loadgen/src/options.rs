@@ -25,7 +25,8 @@ pub(crate) enum Command {
     Fanout(Fanout),
     /// Connect, subscribe and hold: memory per connection, pings, unexpected closes
     Idle(Idle),
-    /// Publish to rooms without subscribers: publications per second
+    /// Publish to rooms without subscribers: publications per second, until the last publication to
+    /// every room is acknowledged with an offset that covers all of them
     Publish(Publish),
 }
 
@@ -72,7 +73,8 @@ pub(crate) struct Publish {
     /// Rooms to publish to, in turn
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = rooms())]
     pub(crate) rooms: u32,
-    /// Acknowledgement to ask for on every publication
+    /// Acknowledgement to ask for on every publication; the last to every room is always
+    /// acknowledged `sequenced`, and that stops the clock
     #[arg(long, default_value = "none")]
     pub(crate) ack: Ack,
     /// Process to read CPU time and memory of

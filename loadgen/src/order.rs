@@ -48,9 +48,7 @@ impl Order {
     pub(crate) fn take(&mut self, number: u32) -> Arrival {
         if number >= self.next {
             if number > self.next {
-                self.gaps
-                    .get_or_insert_default()
-                    .add(self.next, number - 1);
+                self.gaps.get_or_insert_default().add(self.next, number - 1);
             }
             self.next = number.saturating_add(1);
             return Arrival::New;
