@@ -21,7 +21,7 @@ const SATURATED: f64 = 0.9;
 pub(crate) struct Report {
     /// [`SCHEMA_VERSION`].
     pub(crate) schema_version: u32,
-    /// The command line.
+    /// The command line, without the secret of a key.
     pub(crate) command: Vec<String>,
     /// Whether nothing was lost, duplicated, reordered, damaged or refused.
     pub(crate) ok: bool,
@@ -368,11 +368,14 @@ impl fmt::Display for Report {
             )?;
         }
         if let Some(slow) = &self.slow_readers {
-            writeln!(
-                f,
-                "slow         {} readers: {} cut off, {} held",
-                slow.readers, slow.cut, slow.held
-            )?;
+            writeln!(f, "slow readers: {} cut, {} held", slow.cut, slow.held)?;
+            if slow.cut == 0 {
+                writeln!(
+                    f,
+                    "  WARNING    none was cut: if their kernel buffers took everything, nothing was slow; \
+                     send each more, about 4 MB"
+                )?;
+            }
         }
         if let Some(server) = &self.server {
             write_server(f, server)?;

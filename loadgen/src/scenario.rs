@@ -2,7 +2,7 @@
 
 use crate::fleet::{Fleet, POLL};
 use crate::host::{self, Cpu, Reading};
-use crate::options::{Clients, Fanout, Idle, Publications, Publish};
+use crate::options::{self, Clients, Fanout, Idle, Publications, Publish};
 use crate::publisher::{self, Outcome, Plan};
 use crate::report::{
     ConnectReport, CpuReport, DeliveryReport, HoldReport, LoadgenReport, PublishReport, Report,
@@ -317,7 +317,7 @@ fn per_connection(before: &Reading, after: &Reading, tally: &Tally) -> Option<f6
 fn empty_report() -> Report {
     Report {
         schema_version: SCHEMA_VERSION,
-        command: std::env::args().collect(),
+        command: options::command_line(std::env::args()),
         ok: false,
         connect: None,
         publish: None,
@@ -347,7 +347,7 @@ fn check_target(clients: &Clients) -> Result<(), String> {
 }
 
 fn connect_upstream(publications: &Publications) -> Result<ringcast::client::Upstream, String> {
-    publisher::connect(publications.upstream, publications.key.as_ref())
+    publisher::connect(publications.upstream, publications.key())
         .map_err(|error| unreachable_at("upstreams", "--upstream", publications.upstream, &error))
 }
 
