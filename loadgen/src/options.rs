@@ -3,6 +3,7 @@
 use crate::payload::{PAYLOAD_BYTES_MIN, ROOMS_MAX};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringcast::wire::upstream::AckLevel;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub(crate) enum Command {
     Fanout(Fanout),
     /// Connect, subscribe and hold: memory per connection, pings, unexpected closes
     Idle(Idle),
-    /// Publish to rooms without subscribers: publications per second
+    /// Publish to rooms without subscribers: publications per second, until the last publication to
+    /// every room is acknowledged with an offset that covers all of them
     Publish(Publish),
 }
 
@@ -72,7 +74,8 @@ pub(crate) struct Publish {
     /// Rooms to publish to, in turn
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = rooms())]
     pub(crate) rooms: u32,
-    /// Acknowledgement to ask for on every publication
+    /// Acknowledgement to ask for on every publication; the last to every room is always
+    /// acknowledged `sequenced`, and that stops the clock
     #[arg(long, default_value = "none")]
     pub(crate) ack: Ack,
     /// Process to read CPU time and memory of
@@ -138,18 +141,57 @@ pub(crate) struct Publications {
     /// Bytes of one payload: a JSON string, its quotes included
     #[arg(long, default_value_t = 128, value_name = "BYTES", value_parser = parse_payload_bytes)]
     pub(crate) payload: usize,
-    /// Key id and secret for the broker, when it asks for one
-    #[arg(long, value_name = "ID:SECRET", value_parser = parse_key)]
-    pub(crate) key: Option<Key>,
+    /// Key id and secret for the broker, when it asks for one. Other users of the host can read a
+    /// command line: prefer --key-file
+    #[arg(long, value_name = "ID:SECRET", value_parser = parse_key, conflicts_with = "key_file")]
+    key: Option<Key>,
+    /// File with a line `id secret`: key id and secret for the broker
+    #[arg(long, value_name = "FILE", value_parser = read_key)]
+    key_file: Option<Key>,
+}
+
+impl Publications {
+    /// The key, however it was given.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.key_file.as_ref().or(self.key.as_ref())
+    }
 }
 
 /// How this service proves who it is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Key {
     /// Which secret.
     pub(crate) id: String,
     /// The secret.
     pub(crate) secret: Vec<u8>,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The command line without the secret, for reports.
+pub(crate) fn command_line(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut is_key = false;
+    arguments
+        .map(|argument| {
+            let (name, key) = match argument.strip_prefix("--key=") {
+                Some(key) => ("--key=", key),
+                None if is_key => ("", argument.as_str()),
+                None => {
+                    is_key = argument == "--key";
+                    return argument;
+                }
+            };
+            is_key = false;
+            let id = key.split_once(':').map_or("", |(id, _)| id);
+            format!("{name}{id}:…")
+        })
+        .collect()
 }
 
 /// Acknowledgement levels, by their names on the command line.
@@ -202,6 +244,18 @@ fn parse_key(text: &str) -> Result<Key, String> {
     }
 }
 
+fn read_key(path: &str) -> Result<Key, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let mut words = text.split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some(id), Some(secret), None) => Ok(Key {
+            id: id.to_owned(),
+            secret: secret.as_bytes().to_vec(),
+        }),
+        _ => Err("not one line: key id, space, secret".to_owned()),
+    }
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| c != '.' && !c.is_ascii_digit());
     let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
@@ -228,6 +282,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_secret_is_in_no_report() {
+        let line = |arguments: &[&str]| command_line(arguments.iter().map(|&a| a.to_owned()));
+        assert_eq!(
+            line(&["loadgen", "--key", "id:secret", "--json"]),
+            ["loadgen", "--key", "id:…", "--json"]
+        );
+        assert_eq!(line(&["--key=id:secret"]), ["--key=id:…"]);
+        let key = parse_key("id:secret").unwrap();
+        assert!(!format!("{key:?}").contains("secret"));
     }
 
     #[test]

@@ -1,20 +1,27 @@
 //! Whether the publications of one room come to one subscriber once each and in order.
 //!
 //! Sixteen bytes while all is well; the heap is used only after a gap, to tell late from repeated.
-#![expect(
-    clippy::box_collection,
-    reason = "one word instead of three in every peer, and almost always absent"
-)]
 
-/// Gaps that one subscriber remembers; what comes from an older gap counts as repeated.
+/// Gaps that one subscriber remembers. Of further ones only the numbers and the range are kept.
 const GAPS_MAX: usize = 1_024;
 
 /// The publications that a subscriber has seen: 1 to `next - 1`, apart from the gaps.
 #[derive(Debug)]
 pub(crate) struct Order {
     next: u32,
+    /// Present once something came too early.
+    gaps: Option<Box<Gaps>>,
+}
+
+/// What has not come.
+#[derive(Debug, Default)]
+struct Gaps {
     /// Ranges that have not come, ascending and apart, first and last included.
-    gaps: Option<Box<Vec<(u32, u32)>>>,
+    known: Vec<(u32, u32)>,
+    /// Publications that have not come and are in no known gap.
+    forgotten: u32,
+    /// First and last publication that may be forgotten.
+    forgotten_range: (u32, u32),
 }
 
 /// How a publication came.
@@ -41,15 +48,12 @@ impl Order {
     pub(crate) fn take(&mut self, number: u32) -> Arrival {
         if number >= self.next {
             if number > self.next {
-                let gaps = self.gaps.get_or_insert_default();
-                if gaps.len() < GAPS_MAX {
-                    gaps.push((self.next, number - 1));
-                }
+                self.gaps.get_or_insert_default().add(self.next, number - 1);
             }
             self.next = number.saturating_add(1);
             return Arrival::New;
         }
-        let was_missing = self.gaps.as_mut().is_some_and(|gaps| fill(gaps, number));
+        let was_missing = self.gaps.as_mut().is_some_and(|gaps| gaps.fill(number));
         if was_missing {
             Arrival::Late
         } else {
@@ -59,28 +63,54 @@ impl Order {
 
     /// How many of the publications 1 to `published` have not come.
     pub(crate) fn missing(&self, published: u32) -> u32 {
-        let gaps = self.gaps.iter().flat_map(|gaps| gaps.iter());
-        let in_gaps: u32 = gaps.map(|(first, last)| last - first + 1).sum();
+        let in_gaps = self.gaps.as_ref().map_or(0, |gaps| gaps.missing());
         in_gaps + (published + 1).saturating_sub(self.next)
     }
 }
 
-/// Removes `number` from the gaps; says whether it was in one.
-fn fill(gaps: &mut Vec<(u32, u32)>, number: u32) -> bool {
-    let Some(index) = gaps
-        .iter()
-        .position(|gap| (gap.0..=gap.1).contains(&number))
-    else {
-        return false;
-    };
-    let (first, last) = gaps.remove(index);
-    if number < last {
-        gaps.insert(index, (number + 1, last));
+impl Gaps {
+    /// `first` to `last`, later than all before, have not come.
+    fn add(&mut self, first: u32, last: u32) {
+        if self.known.len() < GAPS_MAX {
+            self.known.push((first, last));
+            return;
+        }
+        if self.forgotten == 0 {
+            self.forgotten_range.0 = first;
+        }
+        self.forgotten_range.1 = last;
+        self.forgotten += last - first + 1;
     }
-    if number > first {
-        gaps.insert(index, (first, number - 1));
+
+    /// Takes `number` out; says whether it was missing. One that may be forgotten counts as missing
+    /// as long as any forgotten one is: a late one must not be called repeated.
+    fn fill(&mut self, number: u32) -> bool {
+        if let Some(index) = self
+            .known
+            .iter()
+            .position(|gap| (gap.0..=gap.1).contains(&number))
+        {
+            let (first, last) = self.known.remove(index);
+            if number < last {
+                self.known.insert(index, (number + 1, last));
+            }
+            if number > first {
+                self.known.insert(index, (first, number - 1));
+            }
+            return true;
+        }
+        let (first, last) = self.forgotten_range;
+        let may_be_forgotten = self.forgotten > 0 && (first..=last).contains(&number);
+        if may_be_forgotten {
+            self.forgotten -= 1;
+        }
+        may_be_forgotten
     }
-    true
+
+    fn missing(&self) -> u32 {
+        let known = self.known.iter().map(|(first, last)| last - first + 1);
+        known.sum::<u32>() + self.forgotten
+    }
 }
 
 #[cfg(test)]
@@ -130,5 +160,30 @@ mod tests {
             numbers.push(3);
             assert_eq!(arrivals(&numbers)[2..], [Late, Late, Late, Repeated]);
         }
+    }
+
+    #[test]
+    fn a_forgotten_gap_is_missing_and_what_comes_of_it_is_late() {
+        let mut order = Order::new();
+        let count = GAPS_MAX as u32 + 10;
+        // Every even one comes: as many gaps of one as publications.
+        for half in 1..=count {
+            assert_eq!(order.take(2 * half), New);
+        }
+        assert_eq!(order.missing(2 * count), count);
+        for half in 1..=count {
+            assert_eq!(order.take(2 * half - 1), Late);
+        }
+        assert_eq!(order.missing(2 * count), 0);
+        assert_eq!(order.take(2 * count - 1), Repeated);
+    }
+
+    #[test]
+    fn one_before_the_forgotten_gaps_is_still_told_to_be_repeated() {
+        let mut order = Order::new();
+        for half in 1..=GAPS_MAX as u32 + 10 {
+            order.take(2 * half);
+        }
+        assert_eq!(order.take(2), Repeated);
     }
 }

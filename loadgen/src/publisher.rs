@@ -10,7 +10,7 @@ use crate::message::ROOM_PREFIX;
 use crate::options::{Key, Publications};
 use crate::payload::{Maker, Stamp};
 use ringcast::base::Content;
-use ringcast::client::{AckLevel, ClientError, Message, Upstream};
+use ringcast::client::{AckLevel, Answer, ClientError, Message, Receipt, Upstream};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -35,8 +35,9 @@ pub(crate) struct Plan {
     pub(crate) burst: u32,
     /// Acknowledgement of each.
     pub(crate) level: AckLevel,
-    /// Acknowledgement of the last, if that of each is less.
-    pub(crate) last_level: AckLevel,
+    /// Publications at the end that are acknowledged `Sequenced` whatever the level of the others.
+    /// With one for every room (see [`Plan::settle_every_room`]) their offsets are checked too.
+    pub(crate) closing: u64,
 }
 
 /// What others see of a running publisher, and its orders.
@@ -57,8 +58,11 @@ pub(crate) struct Outcome {
     pub(crate) acknowledged: u64,
     /// Refused publications.
     pub(crate) refused: u64,
-    /// Nanoseconds from the first publication to the last acknowledgement (with acknowledgement
-    /// `none`: until the broker answered a ping that followed the last publication).
+    /// Rooms whose last publication was acknowledged with an offset that covers all to the room.
+    pub(crate) rooms_settled: u64,
+    /// Of those, rooms with a greater offset: others published to them, or did so before.
+    pub(crate) rooms_shared: u64,
+    /// Nanoseconds from the first publication to the last acknowledgement.
     pub(crate) elapsed_ns: u64,
     /// Nanoseconds that the publication handed over latest was behind its schedule.
     pub(crate) late_ns_max: u64,
@@ -88,8 +92,19 @@ impl Plan {
             rate: None,
             burst: 1,
             level: AckLevel::None,
-            last_level: AckLevel::None,
+            closing: 1,
         }
+    }
+
+    /// Has the last publication to every room acknowledged with its offset. A room takes publications
+    /// in order, so that answers for all that went before.
+    pub(crate) fn settle_every_room(&mut self) {
+        self.closing = u64::from(self.rooms);
+    }
+
+    /// Whether the offsets of the closing publications are checked.
+    pub(crate) fn settles_every_room(&self) -> bool {
+        self.closing == u64::from(self.rooms)
     }
 }
 
@@ -100,12 +115,23 @@ pub(crate) fn run(plan: &Plan, upstream: Upstream, progress: &Progress) -> Outco
         upstream,
         outcome: Outcome::default(),
         unanswered: 0,
+        closing_request: None,
+        settled: vec![false; plan.rooms as usize],
     };
     let start_ns = host::now_ns();
     if let Err(error) = publisher.run(start_ns, progress) {
         publisher.outcome.error.get_or_insert(error.to_string());
     }
-    publisher.outcome.elapsed_ns = host::now_ns() - start_ns;
+    let outcome = &mut publisher.outcome;
+    if outcome.elapsed_ns == 0 {
+        outcome.elapsed_ns = host::now_ns() - start_ns;
+    }
+    if plan.settles_every_room() && outcome.rooms_settled < u64::from(plan.rooms) {
+        let missing = u64::from(plan.rooms) - outcome.rooms_settled;
+        outcome.error.get_or_insert(format!(
+            "{missing} rooms without an acknowledgement of their last publication"
+        ));
+    }
     publisher.outcome
 }
 
@@ -115,6 +141,10 @@ struct Publisher<'a> {
     outcome: Outcome,
     /// Requests with an acknowledgement that has not come.
     unanswered: u64,
+    /// Request of the first of the closing publications; the others follow it.
+    closing_request: Option<u64>,
+    /// By room: whether its last publication was acknowledged.
+    settled: Vec<bool>,
 }
 
 impl Publisher<'_> {
@@ -139,14 +169,17 @@ impl Publisher<'_> {
                 due_ns,
                 delay_us: u32::try_from(late_ns / 1_000).unwrap_or(u32::MAX),
             });
-            let is_last = total + 1 == plan.publications;
-            let level = if is_last {
-                plan.level.max(plan.last_level)
+            let is_closing = total + plan.closing >= plan.publications;
+            let level = if is_closing {
+                AckLevel::Sequenced
             } else {
                 plan.level
             };
             let message = Message::new(Content::Json, payload, level);
-            self.upstream.send(&names[room as usize], &message)?;
+            let request = self.upstream.send(&names[room as usize], &message)?;
+            if is_closing {
+                self.closing_request.get_or_insert(request);
+            }
             self.unanswered += u64::from(level != AckLevel::None);
             self.outcome.published = total + 1;
             (room, number) = match room + 1 {
@@ -163,7 +196,7 @@ impl Publisher<'_> {
         }
         self.upstream.flush()?;
         progress.published.store(self.outcome.published, Relaxed);
-        self.finish()
+        self.finish(start_ns)
     }
 
     /// Waits until publication `total` is due; what was sent before is flushed before the wait. When
@@ -187,14 +220,17 @@ impl Publisher<'_> {
 
     fn collect_answers(&mut self) -> Result<(), ClientError> {
         while let Some(answer) = self.upstream.poll_ack()? {
-            self.take_answer(answer.result);
+            self.take_answer(answer);
         }
         Ok(())
     }
 
-    fn take_answer<T>(&mut self, result: Result<T, ringcast::client::Refusal>) {
-        match result {
-            Ok(_) => self.outcome.acknowledged += 1,
+    fn take_answer(&mut self, answer: Answer) {
+        match answer.result {
+            Ok(receipt) => {
+                self.outcome.acknowledged += 1;
+                self.settle(answer.request, &receipt);
+            }
             Err(refusal) => {
                 self.outcome.refused += 1;
                 let text = refusal.to_string();
@@ -205,12 +241,38 @@ impl Publisher<'_> {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
-    /// Waits until the broker has taken everything.
-    fn finish(&mut self) -> Result<(), ClientError> {
+    /// Checks the acknowledgement of a room's last publication: an offset below the number of
+    /// publications to the room means that some were not sequenced.
+    fn settle(&mut self, request: u64, receipt: &Receipt) {
+        let (true, Some(first)) = (self.plan.settles_every_room(), self.closing_request) else {
+            return;
+        };
+        // The plan ends with one publication to each room, from room 0.
+        let Some(room) = request.checked_sub(first) else {
+            return;
+        };
+        let Some(settled) = self.settled.get_mut(room as usize) else {
+            return;
+        };
+        let published = self.plan.publications / u64::from(self.plan.rooms);
+        let offset = receipt.offset.0;
+        if receipt.level != AckLevel::Sequenced || offset < published {
+            self.outcome.error.get_or_insert(format!(
+                "{ROOM_PREFIX}{room} is at offset {offset} after {published} publications"
+            ));
+        } else if !std::mem::replace(settled, true) {
+            self.outcome.rooms_settled += 1;
+            self.outcome.rooms_shared += u64::from(offset > published);
+        }
+    }
+
+    /// Waits for the last acknowledgement, which stops the clock, then for refusals that may follow.
+    fn finish(&mut self, start_ns: u64) -> Result<(), ClientError> {
         while self.unanswered > 0 {
             let answer = self.upstream.wait_ack()?;
-            self.take_answer(answer.result);
+            self.take_answer(answer);
         }
+        self.outcome.elapsed_ns = host::now_ns() - start_ns;
         self.upstream.ping()?;
         self.collect_answers()
     }

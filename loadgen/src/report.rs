@@ -21,7 +21,7 @@ const SATURATED: f64 = 0.9;
 pub(crate) struct Report {
     /// [`SCHEMA_VERSION`].
     pub(crate) schema_version: u32,
-    /// The command line.
+    /// The command line, without the secret of a key.
     pub(crate) command: Vec<String>,
     /// Whether nothing was lost, duplicated, reordered, damaged or refused.
     pub(crate) ok: bool,
@@ -67,11 +67,16 @@ pub(crate) struct PublishReport {
     pub(crate) acknowledged: u64,
     /// Refused publications.
     pub(crate) refused: u64,
+    /// Rooms whose last publication was acknowledged with an offset that covers all to the room;
+    /// `None` in `fanout`, where deliveries are checked instead.
+    pub(crate) rooms_settled: Option<u64>,
+    /// Of those, rooms with a greater offset, so that others' publications could stand in for ours.
+    pub(crate) rooms_shared: Option<u64>,
     /// Bytes of one payload.
     pub(crate) payload_bytes: usize,
     /// Publications due per second; `None`: as fast as the broker's credit allowed (closed loop).
     pub(crate) rate: Option<f64>,
-    /// Until the broker had answered for the last one.
+    /// Until the last acknowledgement.
     pub(crate) seconds: f64,
     /// Publications per second of that time.
     pub(crate) per_second: f64,
@@ -268,12 +273,23 @@ impl PublishReport {
             published: outcome.published,
             acknowledged: outcome.acknowledged,
             refused: outcome.refused,
+            rooms_settled: None,
+            rooms_shared: None,
             payload_bytes: plan.payload_bytes,
             rate: plan.rate,
             seconds,
             per_second: per_second(outcome.published, seconds),
             late_ms_max: outcome.late_ns_max as f64 / 1e6,
             error: outcome.error.clone(),
+        }
+    }
+
+    /// Of a plan whose rooms were settled, see [`crate::publisher::Plan::settle_every_room`].
+    pub(crate) fn with_rooms(self, outcome: &Outcome) -> Self {
+        Self {
+            rooms_settled: Some(outcome.rooms_settled),
+            rooms_shared: Some(outcome.rooms_shared),
+            ..self
         }
     }
 
@@ -352,11 +368,14 @@ impl fmt::Display for Report {
             )?;
         }
         if let Some(slow) = &self.slow_readers {
-            writeln!(
-                f,
-                "slow         {} readers: {} cut off, {} held",
-                slow.readers, slow.cut, slow.held
-            )?;
+            writeln!(f, "slow readers: {} cut, {} held", slow.cut, slow.held)?;
+            if slow.cut == 0 {
+                writeln!(
+                    f,
+                    "  WARNING    none was cut: if their kernel buffers took everything, nothing was slow; \
+                     send each more, about 4 MB"
+                )?;
+            }
         }
         if let Some(server) = &self.server {
             write_server(f, server)?;
@@ -404,6 +423,19 @@ fn write_publish(f: &mut fmt::Formatter<'_>, publish: &PublishReport) -> fmt::Re
             f,
             "  answers    {acknowledged} acknowledged, {refused} refused"
         )?;
+    }
+    match (publish.rooms_settled, publish.rooms_shared, &publish.error) {
+        (Some(_), Some(0), None) => writeln!(
+            f,
+            "  proof      every room's last publication acknowledged, at the offset expected"
+        )?,
+        (Some(_), Some(shared), None) => writeln!(
+            f,
+            "  proof      every room's last publication acknowledged; {} rooms had other \
+             publications too: for proof by offset start a fresh broker",
+            grouped(shared)
+        )?,
+        _ => {}
     }
     if let Some(error) = &publish.error {
         writeln!(f, "  error      {error}")?;

@@ -2,7 +2,7 @@
 
 use crate::fleet::{Fleet, POLL};
 use crate::host::{self, Cpu, Reading};
-use crate::options::{Clients, Fanout, Idle, Publications, Publish};
+use crate::options::{self, Clients, Fanout, Idle, Publications, Publish};
 use crate::publisher::{self, Outcome, Plan};
 use crate::report::{
     ConnectReport, CpuReport, DeliveryReport, HoldReport, LoadgenReport, PublishReport, Report,
@@ -10,7 +10,6 @@ use crate::report::{
 };
 use crate::slow::SlowReaders;
 use crate::tally::Tally;
-use ringcast::client::AckLevel;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,7 +24,6 @@ pub(crate) fn fanout(options: &Fanout) -> Result<Report, String> {
     let mut plan = plan(&options.publications, options.clients.rooms)?;
     plan.rate = options.rate;
     plan.burst = options.burst;
-    plan.last_level = AckLevel::Sequenced;
     check_target(&options.clients)?;
     drop(connect_upstream(&options.publications)?);
     let slow = SlowReaders::connect(
@@ -95,6 +93,7 @@ pub(crate) fn idle(options: &Idle) -> Result<Report, String> {
 pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
     let mut plan = plan(&options.publications, options.rooms)?;
     plan.level = options.ack.level();
+    plan.settle_every_room();
     let upstream = connect_upstream(&options.publications)?;
     let progress = publisher::Progress::default();
     let server_before = read_server(options.server_pid)?;
@@ -115,7 +114,7 @@ pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
             ..ServerReport::default()
         }
     });
-    let report = PublishReport::new(&plan, &outcome);
+    let report = PublishReport::new(&plan, &outcome).with_rooms(&outcome);
     Ok(Report {
         ok: report.is_clean(),
         publish: Some(report),
@@ -318,7 +317,7 @@ fn per_connection(before: &Reading, after: &Reading, tally: &Tally) -> Option<f6
 fn empty_report() -> Report {
     Report {
         schema_version: SCHEMA_VERSION,
-        command: std::env::args().collect(),
+        command: options::command_line(std::env::args()),
         ok: false,
         connect: None,
         publish: None,
@@ -348,7 +347,7 @@ fn check_target(clients: &Clients) -> Result<(), String> {
 }
 
 fn connect_upstream(publications: &Publications) -> Result<ringcast::client::Upstream, String> {
-    publisher::connect(publications.upstream, publications.key.as_ref())
+    publisher::connect(publications.upstream, publications.key())
         .map_err(|error| unreachable_at("upstreams", "--upstream", publications.upstream, &error))
 }
 

@@ -189,9 +189,33 @@ fn publishing_alone_counts_publications() {
         let report = report(&output);
         assert_eq!(output.status.code(), Some(0), "{report:#}");
         assert_eq!(report["publish"]["published"], 1_000);
-        let acknowledged = if ack == "none" { 0 } else { 1_000 };
+        // The last to every room is acknowledged in any case.
+        let acknowledged = if ack == "none" { 10 } else { 1_000 };
         assert_eq!(report["publish"]["acknowledged"], acknowledged);
+        assert_eq!(report["publish"]["rooms_settled"], 10);
+        assert_eq!(report["publish"]["rooms_shared"], 0);
     }
+}
+
+#[test]
+fn a_publication_that_was_not_sequenced_is_found_without_acknowledgements() {
+    let broker = Broker::start(Fault::SkipOne);
+    let upstream = broker.upstream.to_string();
+    let output = loadgen(&[
+        "publish",
+        "--upstream",
+        &upstream,
+        "--rooms",
+        "10",
+        "--messages",
+        "100",
+        "--json",
+    ]);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["publish"]["rooms_settled"], 9);
+    let error = report["publish"]["error"].as_str().unwrap();
+    assert!(error.contains("room-3 is at offset 99"), "{error}");
 }
 
 #[test]
