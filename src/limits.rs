@@ -65,6 +65,8 @@ pub const UPSTREAM_PING_MAX: usize = 64;
 pub const UPSTREAM_CREDIT_WINDOW: u64 = 4 * 1024 * 1024;
 /// Upstream connections at one time.
 pub const UPSTREAM_CONNS_MAX: usize = 1_024;
+/// Connections beyond that limit which are told so at one time; the others are closed without a word.
+pub const UPSTREAM_GOODBYES_MAX: usize = 64;
 
 /// Bytes of encoded frames that the upstream client gathers before it writes them.
 pub const CLIENT_BUFFER_BYTES: usize = 64 * 1024;
@@ -85,6 +87,8 @@ pub const UPSTREAM_PENDING_MAX: usize = 64 * 1024;
 pub const UPSTREAM_PAUSE_US_MIN: u64 = 100;
 /// Microseconds of its longest pause.
 pub const UPSTREAM_PAUSE_US_MAX: u64 = 5_000;
+/// Milliseconds for which an upstream has to be silent before the drain takes it to have sent everything.
+pub const UPSTREAM_QUIET_MS: u64 = 5;
 /// Milliseconds for which a closed upstream connection is read to its end, so that it gets the reason.
 pub const UPSTREAM_LINGER_MS: u64 = 1_000;
 

@@ -159,6 +159,29 @@ fn connections_beyond_the_limit_are_told_so() {
 }
 
 #[test]
+fn not_every_connection_beyond_the_limit_is_told() {
+    let harness = Harness::start(Options {
+        limits: UpstreamLimits {
+            conns_max: 0,
+            ..UpstreamLimits::default()
+        },
+        ..Options::default()
+    });
+    let most = ringcast::limits::UPSTREAM_GOODBYES_MAX;
+    let raws: Vec<Raw> = (0..2 * most)
+        .map(|_| Raw::connect(harness.upstream))
+        .collect();
+    let mut told = 0;
+    for mut raw in raws {
+        if raw.fill() {
+            assert_eq!(raw.error(), (0, ErrorCode::Overloaded));
+            told += 1;
+        }
+    }
+    assert!(told >= most && told < 2 * most, "{told} were told");
+}
+
+#[test]
 fn each_level_is_acknowledged_as_its_name_says() {
     let harness = Harness::start(Options::default());
     let mut raw = Raw::open(harness.upstream);
@@ -559,6 +582,74 @@ fn a_drain_ends_when_every_shard_has_drained_and_connections_are_closed() {
     );
     raw.next(|frame| assert!(matches!(frame, Frame::Goaway { .. }), "{frame:?}"));
     raw.closed();
+}
+
+#[test]
+fn a_drain_answers_what_was_sent_before_it() {
+    let harness = Harness::start(Options {
+        lane_bytes: 16 * 1024,
+        ..Options::default()
+    });
+    let mut raw = Raw::open(harness.upstream);
+    // The shards say at once that they have drained; the lanes are too short for all that was sent.
+    harness.knobs.hold.store(true, SeqCst);
+    for request in 1..=2_000 {
+        raw.send(&publish(request, "room", AckLevel::Sequenced, b"{}"));
+    }
+    harness.shutdown.store(true, SeqCst);
+    raw.next(|frame| assert!(matches!(frame, Frame::Goaway { .. }), "{frame:?}"));
+    std::thread::sleep(Duration::from_millis(100));
+    harness.knobs.hold.store(false, SeqCst);
+    for request in 1..=2_000 {
+        assert_eq!(ack(&mut raw).0, request);
+    }
+    raw.closed();
+}
+
+#[test]
+fn a_drain_gives_up_on_answers_that_do_not_come() {
+    let harness = Harness::start(Options::default());
+    let mut raw = Raw::open(harness.upstream);
+    harness.knobs.hold.store(true, SeqCst);
+    raw.send(&publish(1, "room", AckLevel::Sequenced, b"{}"));
+    let since = Instant::now();
+    assert_eq!(harness.drain(), Drained::Completely);
+    let took = since.elapsed();
+    assert!(
+        took >= Duration::from_millis(900) && took < Duration::from_secs(4),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn a_drain_that_begins_during_the_opening_refuses_the_hello() {
+    let harness = Harness::start(Options::default());
+    let mut raw = Raw::connect(harness.upstream);
+    raw.challenge();
+    harness.knobs.never_drained.store(true, SeqCst);
+    harness.shutdown.store(true, SeqCst);
+    eventually("nobody listens", || {
+        std::net::TcpStream::connect(harness.upstream).is_err()
+    });
+    raw.hello("tests", HelloAuth::None);
+    assert_eq!(raw.error(), (99, ErrorCode::Draining));
+    raw.closed();
+}
+
+#[test]
+fn a_service_that_has_sent_everything_still_gets_its_answers() {
+    let harness = Harness::start(Options::default());
+    let mut raw = Raw::open(harness.upstream);
+    harness.knobs.hold.store(true, SeqCst);
+    raw.send(&publish(1, "room", AckLevel::Sequenced, b"{}"));
+    raw.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    harness.knobs.hold.store(false, SeqCst);
+    assert_eq!(ack(&mut raw).0, 1);
+    raw.closed();
+    eventually("the connection is forgotten", || {
+        harness.stats.upstream_connections.read() == 0
+    });
 }
 
 #[test]

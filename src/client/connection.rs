@@ -141,12 +141,13 @@ impl Connection {
     }
 
     /// Says that nothing follows and waits for the broker to close: it has read everything then.
+    /// Reports what went wrong before that.
     pub(super) fn finish(mut self) -> Result<(), ClientError> {
         self.stream.shutdown(Shutdown::Write)?;
         loop {
             match self.incoming.fill(&self.stream) {
                 Ok(()) => self.take_frames()?,
-                Err(ClientError::Closed) => return Ok(()),
+                Err(ClientError::Closed) => return self.report_failure(),
                 Err(error) => return Err(error),
             }
         }
@@ -280,4 +281,43 @@ fn connect_any(addr: impl ToSocketAddrs, timeout: Duration) -> Result<TcpStream,
         || ClientError::Io(ErrorKind::AddrNotAvailable.into()),
         ClientError::Io,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::upstream::ErrorCode;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_refusal_that_came_with_the_last_answers_is_reported_by_finish() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let conn = Connection::dial(listener.local_addr().expect("its address")).expect("dialled");
+        let (mut broker, _) = listener.accept().expect("the client");
+        let mut bytes = Vec::new();
+        Frame::Credit { total: 1 }.encode(&mut bytes);
+        Frame::Error {
+            request: 0,
+            code: ErrorCode::OverCredit,
+            text: "over credit",
+        }
+        .encode(&mut bytes);
+        broker.write_all(&bytes).expect("there is space");
+        let broker = std::thread::spawn(move || {
+            let _ = broker.read_to_end(&mut Vec::new());
+        });
+        let finished = conn.finish();
+        assert!(
+            matches!(
+                finished,
+                Err(ClientError::Refused(Refusal {
+                    code: ErrorCode::OverCredit,
+                    ..
+                }))
+            ),
+            "{finished:?}"
+        );
+        broker.join().expect("no panic");
+    }
 }

@@ -58,6 +58,11 @@ struct Pending {
 }
 
 impl Acks {
+    /// Whether no request waits for an answer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Whether another request may be taken.
     pub(super) fn has_room(&self) -> bool {
         self.pending.len() < limits::UPSTREAM_PENDING_MAX

@@ -10,6 +10,7 @@
 //! A deadline bounds the whole: a shard that does not answer does not hold the process.
 
 use super::Shared;
+use super::mailbox::Mailbox;
 use super::tick::Heartbeat;
 use crate::base::NodeId;
 use crate::limits;
@@ -76,12 +77,13 @@ async fn tell_shards(shared: &Shared, deadline: Instant) -> bool {
     .await
 }
 
-/// Closes what is left of the upstream connections. They get a moment for their last answers even
-/// when the deadline has passed.
+/// Ends what is left of the upstream connections. They get a moment to be read to their end and for
+/// their last answers even when the deadline has passed.
 async fn close_upstreams(shared: &Shared) {
-    shared.node.for_each_mailbox(|mailbox| mailbox.close());
+    shared.node.for_each_mailbox(Mailbox::finish);
     let moment = Instant::now() + Duration::from_millis(limits::UPSTREAM_LINGER_MS);
     until(moment, || shared.node.connections() == 0).await;
+    shared.node.for_each_mailbox(Mailbox::close);
 }
 
 /// Waits until `is_done` says so; `false` when the deadline comes first.

@@ -20,6 +20,8 @@ pub(super) struct Intake {
     pub(super) credit: Credit,
     /// The BROADCAST at the front of the input, when a lane was full in the middle of it.
     broadcast: Option<Progress>,
+    /// The frame at the front of the input had to wait, and its payload is known to be valid.
+    front_is_valid: bool,
 }
 
 /// What a batch of frames works with; borrowed for the batch.
@@ -65,6 +67,7 @@ impl Intake {
             conn,
             credit,
             broadcast: None,
+            front_is_valid: false,
         }
     }
 
@@ -171,14 +174,16 @@ impl Intake {
         if publication.level == AckLevel::Replicated {
             let text = "this node has no cluster engine";
             desk.refuse(request, ErrorCode::LevelUnavailable, text);
-        } else if self.broadcast.is_none()
+        } else if !self.front_is_valid
             && !payload_is_valid(publication.content, publication.payload)
         {
             let text = "the payload is not what the content bits say";
             desk.refuse(request, ErrorCode::InvalidPayload, text);
         } else if !desk.acks.has_room() || queue(self, desk).is_err() {
+            self.front_is_valid = true;
             return Verdict::Stalled;
         }
+        self.front_is_valid = false;
         self.credit.take(frame_bytes);
         Verdict::Taken
     }

@@ -20,6 +20,8 @@ pub(super) struct Mailbox {
     pub(super) output: RefCell<Output>,
     /// The connection is to end once its output is flushed.
     pub(super) close: Cell<bool>,
+    /// The connection is to end once the peer is owed nothing and has nothing more to say.
+    pub(super) finishing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -46,6 +48,12 @@ impl Mailbox {
     /// Ends the connection when what it was sent is flushed.
     pub(super) fn close(&self) {
         self.close.set(true);
+        self.wake();
+    }
+
+    /// Ends the connection when everything that the peer sent is taken and answered.
+    pub(super) fn finish(&self) {
+        self.finishing.set(true);
         self.wake();
     }
 

@@ -6,12 +6,17 @@
 use super::Shared;
 use super::input::Input;
 use crate::limits;
-use crate::wire::upstream::{ErrorCode, Frame, HelloAuth, decode, hello_mac_is_valid};
+use crate::wire::upstream::{
+    ErrorCode, Frame, HelloAuth, LENGTH_BYTES, decode, hello_mac_is_valid,
+};
 use futures_lite::future;
 use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::TcpStream;
 use glommio::timer::sleep;
 use std::time::Duration;
+
+/// For a peer that comes too late.
+const GOING_DOWN: &str = "the node is going down";
 
 /// Why the opening ended without a welcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +61,7 @@ async fn handshake(
     credit: u64,
 ) -> Result<(), Refusal> {
     if shared.draining.get() {
-        return Err(refuse(ErrorCode::Draining, "the node is going down"));
+        return Err(refuse(ErrorCode::Draining, GOING_DOWN));
     }
     let mut challenge = [0; 32];
     getrandom::fill(&mut challenge)
@@ -68,6 +73,14 @@ async fn handshake(
     };
     send(stream, &frame).await?;
     let request = read_hello(shared, stream, input, &challenge, is_loopback).await?;
+    // The drain may have begun meanwhile.
+    if shared.draining.get() {
+        return Err(Refusal::Error {
+            request,
+            code: ErrorCode::Draining,
+            text: GOING_DOWN,
+        });
+    }
     let frame = Frame::Welcome {
         request,
         node,
@@ -107,7 +120,11 @@ async fn read_hello(
                 });
             }
         }
-        match stream.read(input.space()).await {
+        // Never empty: with that many bytes the frame is whole or an error.
+        let left = (limits::UPSTREAM_OPENING_BYTES + LENGTH_BYTES) - input.unread().len();
+        let space = input.space();
+        let bytes = left.min(space.len());
+        match stream.read(&mut space[..bytes]).await {
             Ok(0) | Err(_) => return Err(Refusal::Gone),
             Ok(bytes) => input.filled(bytes),
         }

@@ -38,15 +38,24 @@ pub(super) async fn listen(shared: Rc<Shared>, listener: TcpListener) {
         .local_addr()
         .is_ok_and(|address| address.ip().is_loopback());
     let open = Rc::new(Cell::new(0));
+    let goodbyes = Rc::new(Cell::new(0));
     accept(listener, |stream| {
         shared.stats.upstream_accepts_total.add(1);
         let place = Place::take(&open, shared.upstream_limits.conns_max);
+        let goodbye = match place {
+            Some(_) => None,
+            None => match Place::take(&goodbyes, limits::UPSTREAM_GOODBYES_MAX) {
+                Some(goodbye) => Some(goodbye),
+                None => return,
+            },
+        };
         let shared = Rc::clone(&shared);
         glommio::spawn_local(async move {
             let mut stream = stream_of(stream.into());
             match place {
                 Some(_place) => serve(&shared, stream, is_loopback).await,
                 None => {
+                    let _goodbye = goodbye;
                     let text = "too many upstream connections";
                     say_goodbye(&shared, &mut stream, 0, ErrorCode::Overloaded, text).await;
                 }
@@ -92,12 +101,22 @@ async fn serve(shared: &Shared, mut stream: TcpStream, is_loopback: bool) {
     }
     let mailbox = Rc::new(Mailbox::default());
     let conn = shared.node.enter(Rc::clone(&mailbox));
+    // The drain began while WELCOME was written and may have passed over this connection.
+    if shared.draining.get() {
+        mailbox.send(&Frame::Goaway {
+            node: &shared.node_name,
+            grace_ms: 0,
+        });
+        mailbox.finish();
+    }
     let mut connection = Connection {
         shared,
         stream,
         input,
         intake: Intake::new(conn, credit),
         mailbox,
+        quiet: None,
+        half_closed: None,
     };
     let ended = connection.run().await;
     shared.node.leave(conn);
@@ -113,6 +132,10 @@ struct Connection<'a> {
     input: Input,
     intake: Intake,
     mailbox: Rc<Mailbox>,
+    /// Since the last bytes came, while the connection is finishing.
+    quiet: Option<Timer>,
+    /// The peer sends nothing more; until when it is still answered.
+    half_closed: Option<Timer>,
 }
 
 /// How a connection ended.
@@ -202,6 +225,7 @@ impl Connection<'_> {
     async fn receive(&mut self) -> Result<(), Ended> {
         let space = self.input.space().len();
         let bytes = poll_fn(|cx| self.poll_receive(cx)).await?;
+        self.quiet = None;
         self.input.filled(bytes);
         self.shared.stats.upstream_bytes_total.add(bytes as u64);
         // After a read that emptied the socket the next one waits for the ring anyway. A peer that
@@ -213,17 +237,49 @@ impl Connection<'_> {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
-        if self.poll_answer(cx)?.is_pending() && self.mailbox.output.borrow().is_long() {
-            return Poll::Pending;
+        let is_flushed = self.poll_answer(cx)?.is_ready();
+        if self.half_closed.is_some() {
+            return self.poll_half_closed(cx, is_flushed).map(Err);
         }
-        if self.mailbox.close.get() {
+        if self.mailbox.close.get() || !is_flushed && self.mailbox.output.borrow().is_long() {
             return Poll::Pending;
         }
         match Pin::new(&mut self.stream).poll_read(cx, self.input.space()) {
+            Poll::Pending if self.mailbox.finishing.get() => {
+                self.poll_finished(cx, is_flushed).map(Err)
+            }
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Ended::ByPeer)),
+            Poll::Ready(Ok(0)) => {
+                let linger = Duration::from_millis(limits::UPSTREAM_LINGER_MS);
+                self.half_closed = Some(Timer::new(linger));
+                self.poll_half_closed(cx, is_flushed).map(Err)
+            }
             Poll::Ready(Ok(bytes)) => Poll::Ready(Ok(bytes)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Ended::ByPeer)),
         }
+    }
+
+    /// Ready when the peer, which sends nothing more, is owed nothing or was answered for long enough.
+    fn poll_half_closed(&mut self, cx: &mut Context<'_>, is_flushed: bool) -> Poll<Ended> {
+        if is_flushed && self.mailbox.acks.borrow().is_empty() {
+            return Poll::Ready(Ended::ByPeer);
+        }
+        match &mut self.half_closed {
+            Some(deadline) => Pin::new(deadline).poll(cx).map(|_| Ended::ByPeer),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Ready when the peer has been silent for a moment and is owed nothing. Whoever asked for the end
+    /// bounds the wait.
+    fn poll_finished(&mut self, cx: &mut Context<'_>, is_flushed: bool) -> Poll<Ended> {
+        let moment = Duration::from_millis(limits::UPSTREAM_QUIET_MS);
+        let quiet = self.quiet.get_or_insert_with(|| Timer::new(moment));
+        let is_quiet = Pin::new(quiet).poll(cx).is_ready();
+        if is_quiet && is_flushed && self.mailbox.acks.borrow().is_empty() {
+            return Poll::Ready(Ended::ByUs);
+        }
+        Poll::Pending
     }
 
     /// Writes answers. An error when the connection is over.
