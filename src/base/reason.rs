@@ -39,13 +39,11 @@ pub enum CloseReason {
     NotAvailable,
     /// A connection token that cannot be verified.
     InvalidToken,
-    /// A fault of ours; the client comes back.
-    Internal,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::PeerClosed,
         Self::PeerVanished,
         Self::UpgradeRefused,
@@ -62,7 +60,6 @@ impl CloseReason {
         Self::Shutdown,
         Self::NotAvailable,
         Self::InvalidToken,
-        Self::Internal,
     ];
 
     /// Close code (RFC 6455 section 7.4; 3000–3999 as the client protocol gives them). `None` where
@@ -84,7 +81,6 @@ impl CloseReason {
             Self::Shutdown => Some(3001),
             Self::NotAvailable => Some(3508),
             Self::InvalidToken => Some(3500),
-            Self::Internal => Some(3004),
         }
     }
 
@@ -107,7 +103,6 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::NotAvailable => "not available",
             Self::InvalidToken => "invalid token",
-            Self::Internal => "internal server error",
         }
     }
 
@@ -130,7 +125,6 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::NotAvailable => "not_available",
             Self::InvalidToken => "invalid_token",
-            Self::Internal => "internal",
         }
     }
 }

@@ -20,8 +20,6 @@ pub struct Policy {
 /// What a command leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action<'a> {
-    /// Nothing.
-    Nothing,
     /// The client answered the outstanding ping.
     Ponged,
     /// The session is open: reply with the client id.

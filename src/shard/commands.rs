@@ -38,7 +38,6 @@ impl Core {
 
     fn act(&mut self, slot: u32, command: u32, action: Action<'_>) {
         match action {
-            Action::Nothing => {}
             Action::Ponged => self.ponged(slot),
             Action::Connect => self.connect(slot, command),
             Action::Subscribe(room) => self.subscribe(slot, command, &room),
@@ -58,18 +57,16 @@ impl Core {
     }
 
     fn connect(&mut self, slot: u32, command: u32) {
-        let Some(conn) = self.conns.get_mut(slot) else {
-            return;
-        };
-        let id = conn.id;
         // The first ping comes at a random point of the interval's second half: clients that
         // connected together are not pinged together.
         let half = self.settings.ping_ms / 2;
         let ping_ms = self.now_ms + half + self.random() % (half + 1);
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
+        conn.deadline_ms = ping_ms;
+        let id = conn.id;
         self.sessions += 1;
-        if let Some(conn) = self.conns.get_mut(slot) {
-            conn.deadline_ms = ping_ms;
-        }
         self.arm_timer(slot, ping_ms);
         let client = self.client_id(id);
         self.scratch.clear();
@@ -105,13 +102,11 @@ impl Core {
             .views
             .get_mut(id.index, id.generation)
             .expect("found or made above");
-        let live = matches!(view.standing(), Standing::Live { .. });
-        view.wait(slot, command);
-        if live {
+        if matches!(view.standing(), Standing::Live { .. }) {
             // This shard sees all publications already: no need to ask the home.
-            view.stop_waiting(slot);
             self.join(slot, command, id);
         } else {
+            view.wait(slot, command);
             self.queue_notice(id);
         }
     }
