@@ -39,6 +39,12 @@ pub const COMMANDS_PER_MESSAGE_MAX: usize = 1_024;
 pub const ROOM_NAME_MAX: usize = 255;
 /// Bytes of a user's name, and of a connection's public client id.
 pub const USER_NAME_MAX: usize = 255;
+/// Bytes of what a token or a service says of a connection, and of one subscription of it.
+pub const INFO_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of a client's info in its flat form.
+pub const FLAT_INFO_MAX: usize = 2 * (USER_NAME_MAX + INFO_BYTES_MAX) + 14;
+/// Bytes of a publication's tags in their flat form.
+pub const TAGS_BYTES_MAX: usize = 2 * 1024;
 /// Rooms that one connection may be subscribed to (error 106).
 pub const SUBSCRIPTIONS_PER_CONN_MAX: usize = 128;
 /// Milliseconds between server pings.
@@ -107,6 +113,8 @@ pub const HISTORY_COUNT: usize = 64;
 pub const HISTORY_AGE_MS: u64 = 120_000;
 /// Payload bytes of history that a room keeps.
 pub const HISTORY_BYTES: usize = 64 * 1024;
+/// Milliseconds for which the position of a room outlives its last use (30 days).
+pub const HISTORY_META_MS: u64 = 720 * 3_600_000;
 /// Bytes of all histories of one shard; above it a room that is published to loses its history.
 pub const HISTORIES_BYTES_PER_SHARD: usize = 512 * 1024 * 1024;
 /// Idempotency keys that a room remembers.
@@ -141,8 +149,8 @@ pub const SHARDS_MAX: usize = 255;
 pub const LANE_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a lap after which an empty lane goes back to its first page.
 pub const LANE_RESTART_BYTES: usize = 16 * 1024;
-/// Bytes by which a frame between cores may exceed its payload: room name, key, publisher, archive.
-pub const LANE_FRAME_OVERHEAD: usize = 1024;
+/// Bytes by which a frame between cores may exceed its payload: names, info, tags, key, archive.
+pub const LANE_FRAME_OVERHEAD: usize = 8 * 1024;
 /// Bytes of the largest frame between cores.
 pub const LANE_FRAME_MAX: usize = UPSTREAM_FRAME_MAX + LANE_FRAME_OVERHEAD;
 /// Frames that a shard takes from one lane in one turn before it looks after its sockets.
@@ -175,9 +183,9 @@ pub const IDLE_WAIT_MS: u64 = 250;
 /// Milliseconds without a turn after which a shard is reported as stalled.
 pub const STALL_MS: u64 = 1_000;
 
-/// Bytes that handling one receive may put into one lane: every received byte may belong to a
-/// publish command, and each command of the message may also ask for a room.
-pub const RECV_OUTPUT_MAX: usize = 1024 * 1024;
+/// Bytes that handling one client command may put into one lane: its data, the client's info, and an
+/// event for the service thread beside a frame for the room's home.
+pub const COMMAND_OUTPUT_MAX: usize = 128 * 1024;
 
 const _: () = assert!(
     COMPLETION_ENTRIES >= 4 * SUBMISSION_ENTRIES,
@@ -192,15 +200,12 @@ const _: () = assert!(
     "an empty lane restarts before it has used up much of its lap"
 );
 const _: () = assert!(
-    LANE_BYTES >= 2 * RECV_OUTPUT_MAX,
-    "one receive must fit an empty lane"
+    LANE_BYTES >= 2 * COMMAND_OUTPUT_MAX,
+    "one command must fit an empty lane"
 );
 const _: () = assert!(
-    RECV_OUTPUT_MAX
-        >= MESSAGE_BYTES_MAX
-            + RECV_BUFFER_BYTES
-            + COMMANDS_PER_MESSAGE_MAX * (LANE_FRAME_OVERHEAD - 256),
-    "the commands of one message and one buffer must fit the reserved output"
+    COMMAND_OUTPUT_MAX >= MESSAGE_BYTES_MAX + 4 * LANE_FRAME_OVERHEAD,
+    "what one command leads to fits the room that is asked for"
 );
 const _: () = assert!(
     RECV_BUFFERS.is_power_of_two() && RECV_BUFFERS <= 32_768,
@@ -232,6 +237,6 @@ const _: () = assert!(
     "a tail holds more than its newest chunk"
 );
 const _: () = assert!(
-    ROOM_NAME_MAX + 2 * USER_NAME_MAX + 192 <= LANE_FRAME_OVERHEAD,
-    "the names fit a frame's overhead"
+    ROOM_NAME_MAX + FLAT_INFO_MAX + TAGS_BYTES_MAX + 256 <= LANE_FRAME_OVERHEAD,
+    "names, info and tags fit a frame's overhead"
 );

@@ -1,5 +1,9 @@
-//! Who may come in.
+//! Who may connect and what they may do.
 
-pub mod origin;
+mod namespaces;
+mod origin;
 
+pub use namespaces::{
+    ChannelOptions, DataFormat, Grant, NamespaceIndex, Namespaces, Privacy, is_listed,
+};
 pub use origin::Origins;

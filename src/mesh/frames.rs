@@ -10,9 +10,13 @@
     reason = "rkyv's derive leaves fields of its variants without"
 )]
 
-use crate::base::content::{ArchivedContent, Content};
-use crate::base::ids::{ArchivedConnId, ArchivedViewId, ConnId, Epoch, Offset, ViewId};
-use rkyv::api::{low, serialize_using};
+mod archived;
+#[cfg(test)]
+mod tests;
+
+use crate::base::content::Content;
+use crate::base::ids::{ConnId, Epoch, Offset, ViewId};
+use rkyv::api::serialize_using;
 use rkyv::rancor::{Failure, Strategy};
 use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::writer::Buffer;
@@ -20,7 +24,7 @@ use rkyv::ser::{Positional, Serializer};
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
-/// A question or an order to the home of a room.
+/// A question or an order to the home of a room; some are for shards or the service thread themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
 #[rkyv(archived = RequestArchive)]
 pub enum Request<'a> {
@@ -42,6 +46,70 @@ pub enum Request<'a> {
         /// The view named in [`Request::Interest`].
         view: ViewId,
     },
+    /// A subscriber of the sending shard is present in the room.
+    Enter {
+        /// Name of the room.
+        #[rkyv(with = InlineAsBox)]
+        room: &'a str,
+        /// Who.
+        conn: ConnId,
+        /// Its flat client info.
+        #[rkyv(with = InlineAsBox)]
+        info: &'a [u8],
+    },
+    /// It is no longer.
+    Leave {
+        /// Name of the room.
+        #[rkyv(with = InlineAsBox)]
+        room: &'a str,
+        /// Who.
+        conn: ConnId,
+    },
+    /// Asks for past publications; answered by [`Delivery::History`].
+    History {
+        /// Name of the room.
+        #[rkyv(with = InlineAsBox)]
+        room: &'a str,
+        /// Which.
+        read: HistoryRead,
+        /// Who asks.
+        reply: ReplyTo,
+    },
+    /// Asks who is present; answered by [`Delivery::Presence`].
+    Presence {
+        /// Name of the room.
+        #[rkyv(with = InlineAsBox)]
+        room: &'a str,
+        /// Who asks.
+        reply: ReplyTo,
+    },
+    /// Asks how many are present; answered by [`Delivery::PresenceStats`].
+    PresenceStats {
+        /// Name of the room.
+        #[rkyv(with = InlineAsBox)]
+        room: &'a str,
+        /// Who asks.
+        reply: ReplyTo,
+    },
+    /// Drop the room's history; its position stays. Answered by [`Delivery::Done`].
+    ForgetHistory {
+        /// Name of the room.
+        #[rkyv(with = InlineAsBox)]
+        room: &'a str,
+        /// Who asks.
+        reply: ReplyTo,
+    },
+    /// Service thread to every shard: which rooms have subscribers there; answered by
+    /// [`Delivery::Rooms`].
+    Rooms {
+        /// Glob; empty for all.
+        #[rkyv(with = InlineAsBox)]
+        pattern: &'a str,
+        /// Who asks.
+        reply: ReplyTo,
+    },
+    /// Shard to service thread: something that upstream services decide or are told of.
+    Event(Event<'a>),
 }
 
 /// A publication on its way to the home of its room.
@@ -57,34 +125,121 @@ pub struct Publish<'a> {
     pub content: Content,
     /// Spread it without keeping it in the history.
     pub skip_history: bool,
+    /// Subscribers that take deltas may be sent one.
+    pub delta: bool,
     /// Idempotency key.
     pub key: Option<[u8; 16]>,
-    /// Who publishes.
-    pub publisher: Publisher<'a>,
+    /// Flat info of the client that publishes; empty for an upstream service.
+    #[rkyv(with = InlineAsBox)]
+    pub info: &'a [u8],
+    /// Flat tags.
+    #[rkyv(with = InlineAsBox)]
+    pub tags: &'a [u8],
+    /// A subscriber that is not sent it.
+    pub exclude: Option<Member>,
     /// Who is told the outcome.
     pub reply: ReplyTo,
 }
 
-/// Who published.
+/// A connection of any shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize)]
+pub struct Member {
+    /// The shard, as [`crate::base::NodeId`].
+    pub node: u16,
+    /// Its connection.
+    pub conn: ConnId,
+}
+
+/// Which past publications are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
-pub enum Publisher<'a> {
-    /// An upstream service; its publications carry no info.
-    Upstream,
-    /// A connection.
-    Client {
-        /// Its user, possibly empty.
-        #[rkyv(with = InlineAsBox)]
-        user: &'a str,
-        /// Its public client id.
-        #[rkyv(with = InlineAsBox)]
-        client: &'a str,
+pub enum HistoryRead {
+    /// All after this position, or none and `recovered` false.
+    Recover {
+        /// `None` when the client knows no epoch.
+        epoch: Option<Epoch>,
+        /// Last publication that the client has.
+        offset: Offset,
+    },
+    /// The newest one, unless the client has it.
+    RecoverNewest {
+        /// As above.
+        epoch: Option<Epoch>,
+        /// As above.
+        offset: Offset,
+    },
+    /// A page.
+    Page {
+        /// Publications at most.
+        limit: u32,
+        /// Excluded itself: later ones, or earlier ones with `reverse`.
+        since: Option<Position>,
+        /// Newest first.
+        reverse: bool,
     },
 }
 
-/// Where the outcome of a publication goes on the node that asked.
+/// A place in a room's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
+pub struct Position {
+    /// `None` matches any.
+    pub epoch: Option<Epoch>,
+    /// The offset.
+    pub offset: Offset,
+}
+
+/// What upstream services decide or are told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
+pub struct Event<'a> {
+    /// What happened.
+    pub kind: EventKind,
+    /// Who waits for the answer; [`ReplyTo::Nobody`] for what is only told.
+    pub reply: ReplyTo,
+    /// Room or method; empty where there is neither.
+    #[rkyv(with = InlineAsBox)]
+    pub subject: &'a str,
+    /// Flat info of the client.
+    #[rkyv(with = InlineAsBox)]
+    pub info: &'a [u8],
+    /// Close or unsubscribe code; 0 where there is none.
+    pub code: u32,
+    /// Its reason; or the client's name and version, separated by a newline, of a connect.
+    #[rkyv(with = InlineAsBox)]
+    pub text: &'a str,
+    /// What `data` is.
+    pub content: Content,
+    /// The client's data.
+    #[rkyv(with = InlineAsBox)]
+    pub data: &'a [u8],
+}
+
+/// Kinds of events, with the bits and wire values of the upstream protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize)]
+#[repr(u8)]
+pub enum EventKind {
+    /// A client wants to connect.
+    Connect = 0,
+    /// A client wants to subscribe.
+    Subscribe = 1,
+    /// A client wants to publish.
+    Publish = 2,
+    /// A client calls a method.
+    Rpc = 3,
+    /// A connection is about to expire.
+    Refresh = 4,
+    /// A subscription is about to expire.
+    SubRefresh = 5,
+    /// A client sent a message; never answered.
+    Message = 6,
+    /// A client is gone; never answered.
+    Disconnect = 7,
+    /// A subscription has ended; never answered.
+    Unsubscribe = 8,
+}
+
+/// Where the outcome of a request goes on the node that asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
 pub enum ReplyTo {
-    /// The publisher asked for no acknowledgement.
+    /// Nobody wants to know.
     Nobody,
     /// A request of an upstream connection.
     Upstream {
@@ -95,12 +250,31 @@ pub enum ReplyTo {
         /// The upstream's request id.
         request: u64,
     },
+    /// A waiting task of the service thread.
+    Task {
+        /// Which.
+        ticket: u64,
+    },
     /// A command of a client connection.
     Client {
         /// The connection on the asking shard.
         conn: ConnId,
         /// The command's id.
         command: u32,
+    },
+    /// A subscription that waits for what it missed.
+    Subscriber {
+        /// The connection on the asking shard.
+        conn: ConnId,
+        /// The view of the room.
+        view: ViewId,
+    },
+    /// A connection that waits for an upstream service.
+    Event {
+        /// The connection on the asking shard.
+        conn: ConnId,
+        /// Counts the connection's events: an answer that comes late is for an earlier one.
+        serial: u32,
     },
 }
 
@@ -112,15 +286,33 @@ pub enum Delivery<'a> {
     Publication {
         /// The receiving shard's view.
         view: ViewId,
-        /// Position in the room; 0 when the room keeps no history.
+        /// Position in the room; 0 when it has none.
         offset: Offset,
         /// What the payload is.
         content: Content,
+        /// It may be sent as a delta.
+        delta: bool,
         /// What was published.
         #[rkyv(with = InlineAsBox)]
         payload: &'a [u8],
-        /// Who published it.
-        publisher: Publisher<'a>,
+        /// Flat info of the client that published; empty for an upstream service.
+        #[rkyv(with = InlineAsBox)]
+        info: &'a [u8],
+        /// Flat tags.
+        #[rkyv(with = InlineAsBox)]
+        tags: &'a [u8],
+        /// A subscriber of the receiving shard that is not sent it.
+        exclude: Option<ConnId>,
+    },
+    /// Somebody joined or left the room of a view.
+    Membership {
+        /// The receiving shard's view.
+        view: ViewId,
+        /// Joined; else left.
+        joined: bool,
+        /// Flat info of the client.
+        #[rkyv(with = InlineAsBox)]
+        info: &'a [u8],
     },
     /// The view receives every publication after `top`.
     Interested {
@@ -142,11 +334,63 @@ pub enum Delivery<'a> {
         /// Its idempotency key was known: this is the place of the first one.
         duplicate: bool,
     },
-    /// The home could not take the publication: its room table is full.
+    /// The home could not take the request: its room table is full.
     Refused {
         /// Who asked.
         reply: ReplyTo,
     },
+    /// Past publications.
+    History {
+        /// Who asked.
+        reply: ReplyTo,
+        /// The room's epoch.
+        epoch: Epoch,
+        /// Offset of the room's last publication.
+        top: Offset,
+        /// The position asked for is of this history, and what follows it is complete.
+        recovered: bool,
+        /// Flat publications, in the order asked for.
+        #[rkyv(with = InlineAsBox)]
+        publications: &'a [u8],
+    },
+    /// Who is present.
+    Presence {
+        /// Who asked.
+        reply: ReplyTo,
+        /// False when they are too many for one answer; `infos` is empty then.
+        complete: bool,
+        /// Flat infos of the clients.
+        #[rkyv(with = InlineAsBox)]
+        infos: &'a [u8],
+    },
+    /// How many are present.
+    PresenceStats {
+        /// Who asked.
+        reply: ReplyTo,
+        /// Connections.
+        clients: u32,
+        /// Distinct users.
+        users: u32,
+    },
+    /// It is done.
+    Done {
+        /// Who asked.
+        reply: ReplyTo,
+    },
+    /// Rooms with subscribers on the sending shard.
+    Rooms {
+        /// Who asked.
+        reply: ReplyTo,
+        /// False when they are too many for one answer.
+        complete: bool,
+        /// (name length u16, name, subscribers u32)*, little-endian.
+        #[rkyv(with = InlineAsBox)]
+        rooms: &'a [u8],
+    },
+    /// Service thread to shard: what an upstream service, or the want of one, made of an event.
+    Answer(Answer<'a>),
+    /// Service thread to shard: do this to a user's connections.
+    Order(Order<'a>),
     /// Service thread to shard: accept no more, close all clients with code 3001. The second one,
     /// after [`Delivery::Drained`]: nothing more will come, the shard may end.
     Drain,
@@ -154,14 +398,101 @@ pub enum Delivery<'a> {
     Drained,
 }
 
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
+pub struct Answer<'a> {
+    /// Who waits.
+    pub reply: ReplyTo,
+    /// What kind of answer.
+    pub verdict: Verdict,
+    /// Code of the error or of the close.
+    pub code: u32,
+    /// Its text.
+    #[rkyv(with = InlineAsBox)]
+    pub text: &'a str,
+    /// The result, a JSON object; empty when nothing is said.
+    #[rkyv(with = InlineAsBox)]
+    pub result: &'a [u8],
+}
+
+/// Kinds of answers to an event, with the wire values of the upstream protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
+#[repr(u8)]
+pub enum Verdict {
+    /// Granted.
+    Result = 0,
+    /// Refused with `code` and `text`.
+    Error = 1,
+    /// As [`Verdict::Error`]; the client tries again by itself.
+    TemporaryError = 2,
+    /// The client is closed with `code` and `text`.
+    Disconnect = 3,
+}
+
+/// Something to be done to the connections of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
+pub struct Order<'a> {
+    /// What.
+    pub kind: OrderKind,
+    /// The user; empty where `client` says whom.
+    #[rkyv(with = InlineAsBox)]
+    pub user: &'a str,
+    /// This connection of the receiving shard only.
+    pub client: Option<ConnId>,
+    /// The room of a subscription; for a disconnect, client ids to spare, a line each.
+    #[rkyv(with = InlineAsBox)]
+    pub room: &'a str,
+    /// Close code.
+    pub code: u32,
+    /// Close reason.
+    #[rkyv(with = InlineAsBox)]
+    pub text: &'a str,
+    /// Unix time in seconds at which it expires; 0 for never.
+    pub expire_at_s: u64,
+    /// What `info` is.
+    pub info_content: Content,
+    /// `conn_info` or `chan_info`; empty for none.
+    #[rkyv(with = InlineAsBox)]
+    pub info: &'a [u8],
+    /// What `data` is.
+    pub content: Content,
+    /// For the client's application.
+    #[rkyv(with = InlineAsBox)]
+    pub data: &'a [u8],
+}
+
+/// Kinds of orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
+pub enum OrderKind {
+    /// Close with `code` and `text`.
+    Disconnect,
+    /// Subscribe to `room`.
+    Subscribe,
+    /// End the subscription to `room`.
+    Unsubscribe,
+    /// The connection lives on until `expire_at_s`.
+    Refresh,
+    /// The connection has expired.
+    Expire,
+    /// Send `data`.
+    Message,
+}
+
 impl Request<'_> {
     /// Payload bytes of a record that surely hold this frame.
     pub(super) fn bytes_max(&self) -> usize {
         let borrowed = match self {
-            Self::Publish(publish) => {
-                publish.room.len() + publish.payload.len() + publish.publisher.bytes()
-            }
-            Self::Interest { room, .. } | Self::Uninterest { room, .. } => room.len(),
+            Self::Publish(publish) => publish.bytes(),
+            Self::Interest { room, .. }
+            | Self::Uninterest { room, .. }
+            | Self::Leave { room, .. }
+            | Self::History { room, .. }
+            | Self::Presence { room, .. }
+            | Self::PresenceStats { room, .. }
+            | Self::ForgetHistory { room, .. } => room.len(),
+            Self::Enter { room, info, .. } => room.len() + info.len(),
+            Self::Rooms { pattern, .. } => pattern.len(),
+            Self::Event(event) => event.bytes(),
         };
         borrowed + PADDING_MAX + size_of::<ArchivedRequest>()
     }
@@ -178,8 +509,17 @@ impl Delivery<'_> {
     pub(super) fn bytes_max(&self) -> usize {
         let borrowed = match self {
             Self::Publication {
-                payload, publisher, ..
-            } => payload.len() + publisher.bytes(),
+                payload,
+                info,
+                tags,
+                ..
+            } => payload.len() + info.len() + tags.len(),
+            Self::Membership { info, .. } => info.len(),
+            Self::History { publications, .. } => publications.len(),
+            Self::Presence { infos, .. } => infos.len(),
+            Self::Rooms { rooms, .. } => rooms.len(),
+            Self::Answer(answer) => answer.text.len() + answer.result.len(),
+            Self::Order(order) => order.bytes(),
             _ => 0,
         };
         borrowed + PADDING_MAX + size_of::<ArchivedDelivery>()
@@ -191,12 +531,22 @@ impl Delivery<'_> {
     }
 }
 
-impl Publisher<'_> {
+impl Publish<'_> {
     fn bytes(&self) -> usize {
-        match self {
-            Self::Upstream => 0,
-            Self::Client { user, client } => user.len() + client.len(),
-        }
+        self.room.len() + self.payload.len() + self.info.len() + self.tags.len()
+    }
+}
+
+impl Event<'_> {
+    fn bytes(&self) -> usize {
+        self.subject.len() + self.info.len() + self.text.len() + self.data.len()
+    }
+}
+
+impl Order<'_> {
+    fn bytes(&self) -> usize {
+        let names = self.user.len() + self.room.len() + self.text.len();
+        names + self.info.len() + self.data.len()
     }
 }
 
@@ -222,305 +572,3 @@ pub type ArchivedRequest = RequestArchive<'static>;
 
 /// A delivery in its lane.
 pub type ArchivedDelivery = DeliveryArchive<'static>;
-
-impl ArchivedRequest {
-    /// Reads a record in place, checked.
-    pub(super) fn access(bytes: &[u8]) -> &Self {
-        low::access::<Self, Failure>(bytes).expect("an archive made by `Request::archive`")
-    }
-
-    /// The frame as it was sent, borrowing from the lane.
-    #[inline]
-    pub fn get(&self) -> Request<'_> {
-        match self {
-            Self::Publish(publish) => Request::Publish(publish.get()),
-            Self::Interest { room, view } => Request::Interest {
-                room,
-                view: view_id(view),
-            },
-            Self::Uninterest { room, view } => Request::Uninterest {
-                room,
-                view: view_id(view),
-            },
-        }
-    }
-}
-
-impl ArchivedPublish<'static> {
-    /// The publication as it was sent, borrowing from the lane.
-    #[inline]
-    pub fn get(&self) -> Publish<'_> {
-        Publish {
-            room: &self.room,
-            payload: &self.payload,
-            content: content(&self.content),
-            skip_history: self.skip_history,
-            key: self.key.as_ref().copied(),
-            publisher: self.publisher.get(),
-            reply: self.reply.get(),
-        }
-    }
-}
-
-impl ArchivedDelivery {
-    /// Reads a record in place, checked.
-    pub(super) fn access(bytes: &[u8]) -> &Self {
-        low::access::<Self, Failure>(bytes).expect("an archive made by `Delivery::archive`")
-    }
-
-    /// The frame as it was sent, borrowing from the lane.
-    #[inline]
-    pub fn get(&self) -> Delivery<'_> {
-        match self {
-            Self::Publication {
-                view,
-                offset,
-                content: kind,
-                payload,
-                publisher,
-            } => Delivery::Publication {
-                view: view_id(view),
-                offset: Offset(offset.0.to_native()),
-                content: content(kind),
-                payload,
-                publisher: publisher.get(),
-            },
-            Self::Interested { view, epoch, top } => Delivery::Interested {
-                view: view_id(view),
-                epoch: Epoch(epoch.0.to_native()),
-                top: Offset(top.0.to_native()),
-            },
-            Self::Published {
-                reply,
-                epoch,
-                offset,
-                duplicate,
-            } => Delivery::Published {
-                reply: reply.get(),
-                epoch: Epoch(epoch.0.to_native()),
-                offset: Offset(offset.0.to_native()),
-                duplicate: *duplicate,
-            },
-            Self::Refused { reply } => Delivery::Refused { reply: reply.get() },
-            Self::Drain => Delivery::Drain,
-            Self::Drained => Delivery::Drained,
-        }
-    }
-}
-
-impl ArchivedPublisher<'static> {
-    /// The publisher, borrowing from the lane.
-    #[inline]
-    pub fn get(&self) -> Publisher<'_> {
-        match self {
-            Self::Upstream => Publisher::Upstream,
-            Self::Client { user, client } => Publisher::Client { user, client },
-        }
-    }
-}
-
-impl ArchivedReplyTo {
-    /// The address, by value.
-    #[inline]
-    pub fn get(&self) -> ReplyTo {
-        match self {
-            Self::Nobody => ReplyTo::Nobody,
-            Self::Upstream {
-                conn,
-                generation,
-                request,
-            } => ReplyTo::Upstream {
-                conn: conn.to_native(),
-                generation: generation.to_native(),
-                request: request.to_native(),
-            },
-            Self::Client { conn, command } => ReplyTo::Client {
-                conn: conn_id(conn),
-                command: command.to_native(),
-            },
-        }
-    }
-}
-
-fn view_id(view: &ArchivedViewId) -> ViewId {
-    ViewId {
-        index: view.index.to_native(),
-        generation: view.generation.to_native(),
-    }
-}
-
-fn conn_id(conn: &ArchivedConnId) -> ConnId {
-    ConnId {
-        slot: conn.slot.to_native(),
-        generation: conn.generation.to_native(),
-    }
-}
-
-fn content(content: &ArchivedContent) -> Content {
-    match content {
-        ArchivedContent::Json => Content::Json,
-        ArchivedContent::Text => Content::Text,
-        ArchivedContent::Bytes => Content::Bytes,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits;
-    use crate::mesh::ring;
-
-    /// Archives into a ring as a lane does, and hands what is read to `check`.
-    fn carried(bytes_max: usize, archive: impl Fn(&mut [u8]) -> usize, check: impl Fn(&[u8])) {
-        let (mut producer, mut consumer) = ring::ring(4 * 1024 * 1024);
-        let mut grant = producer.reserve(bytes_max).unwrap();
-        let used = archive(&mut grant);
-        grant.commit(used);
-        assert!(producer.publish());
-        check(&consumer.read().unwrap());
-    }
-
-    fn publishes(room: &str, payload: &[u8], check: impl Fn(Request<'_>)) {
-        let conn = ConnId {
-            slot: u32::MAX,
-            generation: 3,
-        };
-        let replies = [
-            ReplyTo::Nobody,
-            ReplyTo::Upstream {
-                conn: 1,
-                generation: 2,
-                request: u64::MAX,
-            },
-            ReplyTo::Client { conn, command: 17 },
-        ];
-        let publishers = [
-            Publisher::Upstream,
-            Publisher::Client {
-                user: "",
-                client: "c-1",
-            },
-        ];
-        for reply in replies {
-            for publisher in publishers {
-                check(Request::Publish(Publish {
-                    room,
-                    payload,
-                    content: Content::Text,
-                    skip_history: true,
-                    key: payload.len().is_multiple_of(2).then_some([9; 16]),
-                    publisher,
-                    reply,
-                }));
-            }
-        }
-    }
-
-    #[test]
-    fn a_request_is_read_as_it_was_sent() {
-        let view = ViewId {
-            index: 5,
-            generation: 6,
-        };
-        let check = |frame: Request<'_>| {
-            carried(
-                frame.bytes_max(),
-                |bytes| frame.archive(bytes),
-                |bytes| assert_eq!(ArchivedRequest::access(bytes).get(), frame),
-            );
-        };
-        check(Request::Interest { room: "a:b", view });
-        check(Request::Uninterest { room: "ü", view });
-        for length in 0..40 {
-            publishes(&"r".repeat(length), &vec![0xff; 3 * length], check);
-        }
-    }
-
-    #[test]
-    fn a_delivery_is_read_as_it_was_sent() {
-        let view = ViewId {
-            index: 5,
-            generation: 6,
-        };
-        let reply = ReplyTo::Nobody;
-        let (epoch, offset) = (Epoch(77), Offset(u64::MAX));
-        let frames = [
-            Delivery::Publication {
-                view,
-                offset,
-                content: Content::Bytes,
-                payload: b"\x00\x01",
-                publisher: Publisher::Client {
-                    user: "u",
-                    client: "",
-                },
-            },
-            Delivery::Interested {
-                view,
-                epoch,
-                top: offset,
-            },
-            Delivery::Published {
-                reply,
-                epoch,
-                offset,
-                duplicate: true,
-            },
-            Delivery::Refused { reply },
-            Delivery::Drain,
-            Delivery::Drained,
-        ];
-        for frame in frames {
-            carried(
-                frame.bytes_max(),
-                |bytes| frame.archive(bytes),
-                |bytes| assert_eq!(ArchivedDelivery::access(bytes).get(), frame),
-            );
-        }
-    }
-
-    #[test]
-    fn the_largest_names_stay_within_the_frame_overhead() {
-        let room = "r".repeat(limits::ROOM_NAME_MAX);
-        let name = "n".repeat(limits::USER_NAME_MAX);
-        let publisher = Publisher::Client {
-            user: &name,
-            client: &name,
-        };
-        for payload_bytes in [0, 1, 15, 16, 17, limits::UPSTREAM_FRAME_MAX] {
-            let payload = vec![0; payload_bytes];
-            let request = Request::Publish(Publish {
-                room: &room,
-                payload: &payload,
-                content: Content::Json,
-                skip_history: false,
-                key: Some([0; 16]),
-                publisher,
-                reply: ReplyTo::Nobody,
-            });
-            let delivery = Delivery::Publication {
-                view: ViewId {
-                    index: 0,
-                    generation: 0,
-                },
-                offset: Offset(1),
-                content: Content::Json,
-                payload: &payload,
-                publisher,
-            };
-            for bytes_max in [request.bytes_max(), delivery.bytes_max()] {
-                let taken = ring::record_bytes(bytes_max);
-                assert!(taken <= payload_bytes + limits::LANE_FRAME_OVERHEAD);
-            }
-        }
-        let largest_root = size_of::<ArchivedRequest>().max(size_of::<ArchivedDelivery>());
-        assert!(largest_root <= 128, "{largest_root} bytes for every frame");
-    }
-
-    #[test]
-    fn bytes_that_are_no_archive_are_refused_by_the_check() {
-        let garbage = rkyv::util::Align([0xff_u8; 128]);
-        let found = low::access::<ArchivedRequest, Failure>(&garbage[..]);
-        assert!(found.is_err());
-    }
-}

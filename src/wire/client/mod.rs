@@ -1,11 +1,16 @@
 //! The client protocol: what browsers and SDKs say after the upgrade.
 //!
 //! Centrifugo's client protocol v2, so that existing SDKs work unmodified. This file is the protocol as
-//! values; [`json`] is one way to write them. Nothing here keeps state: order and dispatch rules that
-//! need a session are the session's.
+//! values; [`json`] and [`protobuf`] are two ways to write them, [`flat`] is how they cross lanes.
+//! Nothing here keeps state: order and dispatch rules that need a session are the session's.
 
+pub mod flat;
 pub mod json;
+pub mod protobuf;
 
+pub use flat::Tags;
+
+use crate::base::Content;
 use crate::base::reason::CloseReason;
 use std::borrow::Cow;
 use std::fmt;
@@ -16,6 +21,8 @@ pub enum Encoding {
     /// One JSON document per line, in text frames.
     #[default]
     Json,
+    /// Length-prefixed Protobuf messages, in binary frames.
+    Protobuf,
 }
 
 impl Encoding {
@@ -23,6 +30,7 @@ impl Encoding {
     pub fn subprotocol(self) -> &'static str {
         match self {
             Self::Json => "centrifuge-json",
+            Self::Protobuf => "centrifuge-protobuf",
         }
     }
 }
@@ -38,30 +46,17 @@ pub struct Command<'a> {
 }
 
 /// What a client wants. A channel is the protocol's word for a room; it is never empty here.
+///
+/// `data` is empty when the field is missing. In JSON it is one valid document without raw newlines,
+/// nested at most [`crate::limits::JSON_DEPTH_MAX`] deep; in Protobuf it is any bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Answer to our ping: a command with neither id nor `send`.
     Pong,
     /// Opens the session; the first command of a connection.
-    Connect {
-        /// Connection token, `None` when absent or empty.
-        token: Option<Cow<'a, str>>,
-        /// Name of the SDK or application, `None` when absent or empty.
-        name: Option<Cow<'a, str>>,
-    },
+    Connect(Connect<'a>),
     /// Asks for the publications of a channel.
-    Subscribe {
-        /// The channel.
-        channel: Cow<'a, str>,
-        /// Subscription token, `None` when absent or empty.
-        token: Option<Cow<'a, str>>,
-        /// The client wants what it missed.
-        recover: bool,
-        /// Bit 0: takes numeric channel ids. Bit 1: error 112 rather than an unrecovered subscription.
-        flag: i64,
-        /// 0 = stream; the others are not offered here (error 108).
-        kind: i32,
-    },
+    Subscribe(Subscribe<'a>),
     /// Ends a subscription.
     Unsubscribe {
         /// The channel.
@@ -71,17 +66,116 @@ pub enum Request<'a> {
     Publish {
         /// The channel.
         channel: Cow<'a, str>,
-        /// One JSON document without raw newlines, nested at most
-        /// [`crate::limits::JSON_DEPTH_MAX`] deep; empty when the field is missing (error 107).
-        data: &'a str,
+        /// What to publish; empty is refused with error 107.
+        data: Cow<'a, [u8]>,
     },
+    /// Asks who is subscribed to a channel.
+    Presence {
+        /// The channel.
+        channel: Cow<'a, str>,
+    },
+    /// Asks how many are subscribed to a channel.
+    PresenceStats {
+        /// The channel.
+        channel: Cow<'a, str>,
+    },
+    /// Asks for past publications of a channel.
+    History {
+        /// The channel.
+        channel: Cow<'a, str>,
+        /// Publications at most: 0 for the position only, negative for as many as are allowed.
+        limit: i32,
+        /// Excluded itself: later publications, or earlier ones with `reverse`.
+        since: Option<StreamPosition<'a>>,
+        /// Newest first.
+        reverse: bool,
+    },
+    /// `ping` of an earlier protocol; not served (error 108).
+    Ping,
     /// A message to the application, never answered.
     Send {
-        /// As in [`Request::Publish`].
-        data: &'a str,
+        /// The message.
+        data: Cow<'a, [u8]>,
     },
-    /// A request of the protocol that is not offered: answer [`ErrorCode::NotAvailable`].
-    Unsupported,
+    /// A call to the application.
+    Rpc {
+        /// The method, possibly empty.
+        method: Cow<'a, str>,
+        /// The argument.
+        data: Cow<'a, [u8]>,
+    },
+    /// A new connection token.
+    Refresh {
+        /// The token.
+        token: Cow<'a, str>,
+    },
+    /// A new subscription token.
+    SubRefresh {
+        /// The channel.
+        channel: Cow<'a, str>,
+        /// The token.
+        token: Cow<'a, str>,
+    },
+}
+
+/// Fields of `connect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connect<'a> {
+    /// Connection token, `None` when absent or empty.
+    pub token: Option<Cow<'a, str>>,
+    /// For the application.
+    pub data: Cow<'a, [u8]>,
+    /// Positions of server-side subscriptions to recover, by channel.
+    pub subs: Vec<(Cow<'a, str>, Recover<'a>)>,
+    /// Name of the SDK or application, `None` when absent or empty.
+    pub name: Option<Cow<'a, str>>,
+    /// Version of it, `None` when absent or empty.
+    pub version: Option<Cow<'a, str>>,
+}
+
+/// The part of a subscribe request that asks for what was missed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recover<'a> {
+    /// The client wants what it missed.
+    pub wanted: bool,
+    /// Where it is.
+    pub since: StreamPosition<'a>,
+}
+
+/// Fields of `subscribe`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscribe<'a> {
+    /// The channel.
+    pub channel: Cow<'a, str>,
+    /// Subscription token, `None` when absent or empty.
+    pub token: Option<Cow<'a, str>>,
+    /// Recovery.
+    pub recover: Recover<'a>,
+    /// For the application.
+    pub data: Cow<'a, [u8]>,
+    /// The client wants its position watched.
+    pub positioned: bool,
+    /// The client wants to be able to recover.
+    pub recoverable: bool,
+    /// The client wants join and leave pushes.
+    pub join_leave: bool,
+    /// The client takes fossil deltas.
+    pub delta_fossil: bool,
+    /// A tags filter is there; not offered (error 108).
+    pub filter: bool,
+    /// Bit 0: takes numeric channel ids. Bit 1: error 112 rather than an unrecovered subscription.
+    pub flag: i64,
+    /// 0 = stream; the others are not offered here (error 108).
+    pub kind: i32,
+}
+
+/// A place in a channel's history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamPosition<'a> {
+    /// Offset of the last publication seen.
+    pub offset: u64,
+    /// Incarnation of the history; empty when the client knows none.
+    pub epoch: Cow<'a, str>,
 }
 
 /// Why a message is not a list of commands. The connection is closed with
@@ -198,9 +292,72 @@ impl ErrorCode {
     }
 }
 
+/// An error reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorReply<'a> {
+    /// An [`ErrorCode`], or a code of the application (400 to 1999).
+    pub code: u32,
+    /// Never empty.
+    pub message: &'a str,
+    /// The client tries again by itself.
+    pub temporary: bool,
+}
+
+impl From<ErrorCode> for ErrorReply<'static> {
+    fn from(code: ErrorCode) -> Self {
+        Self {
+            code: code as u32,
+            message: code.message(),
+            temporary: code.temporary(),
+        }
+    }
+}
+
+/// Bytes for a client and what they are; absent on the wire when there are none.
+///
+/// To JSON clients [`Content::Json`] goes as it is, without raw newlines, [`Content::Text`] as a JSON
+/// string and [`Content::Bytes`] as a base64 string. Protobuf clients get the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// What the bytes are; checked where they entered.
+    pub content: Content,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Who a connection is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientInfo<'a> {
+    /// The user; empty for an anonymous one.
+    pub user: &'a str,
+    /// Public id of the connection.
+    pub client: &'a str,
+    /// What the connection token says of it.
+    pub conn_info: Data<'a>,
+    /// What the subscription token says of it.
+    pub chan_info: Data<'a>,
+}
+
+/// A publication as subscribers see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Publication<'a> {
+    /// Position in the channel; 0 when the channel keeps no history.
+    pub offset: u64,
+    /// The payload, or with `delta` what turns the previous payload into it.
+    pub data: Data<'a>,
+    /// Who published, when it was a client.
+    pub info: Option<ClientInfo<'a>>,
+    /// Key and value pairs of the publisher.
+    pub tags: Tags<'a>,
+    /// `data` is a fossil delta to the publication before.
+    pub delta: bool,
+}
+
 /// What a subscribe reply says. Zero values are left out on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeResult<'a> {
+    /// Seconds after which the subscription expires unless refreshed; 0 when it does not.
+    pub ttl_s: u32,
     /// Missed publications can be asked for after a reconnect.
     pub recoverable: bool,
     /// The server watches this subscription for gaps.
@@ -213,6 +370,126 @@ pub struct SubscribeResult<'a> {
     pub recovered: bool,
     /// Recovery was asked for, whatever came of it.
     pub was_recovering: bool,
+    /// What was missed, in order.
+    pub publications: &'a [Publication<'a>],
+    /// For the client's application.
+    pub data: Data<'a>,
+    /// Publications may come as deltas; their data is a JSON string for JSON clients.
+    pub delta: bool,
+}
+
+/// What a connect reply says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectResult<'a> {
+    /// Public id of the connection; never empty.
+    pub client: &'a str,
+    /// Of the server; never empty.
+    pub version: &'a str,
+    /// Seconds after which the connection expires unless refreshed; 0 when it does not.
+    pub ttl_s: u32,
+    /// For the client's application.
+    pub data: Data<'a>,
+    /// Server-side subscriptions, by channel.
+    pub subs: &'a [(&'a str, SubscribeResult<'a>)],
+    /// Seconds between pings; 0 for none.
+    pub ping_s: u32,
+    /// The client has to answer them.
+    pub pong: bool,
+}
+
+/// Answer to a command, behind its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// Refused.
+    Error(ErrorReply<'a>),
+    /// To `connect`.
+    Connect(&'a ConnectResult<'a>),
+    /// To `subscribe`.
+    Subscribe(&'a SubscribeResult<'a>),
+    /// To `unsubscribe`.
+    Unsubscribe,
+    /// To `publish`.
+    Publish,
+    /// To `presence`: everybody, each with a client id of its own.
+    Presence(&'a [ClientInfo<'a>]),
+    /// To `presence_stats`.
+    PresenceStats {
+        /// Connections.
+        clients: u32,
+        /// Distinct users.
+        users: u32,
+    },
+    /// To `history`.
+    History {
+        /// In the order asked for.
+        publications: &'a [Publication<'a>],
+        /// Incarnation of the history.
+        epoch: &'a str,
+        /// Offset of the newest publication.
+        offset: u64,
+    },
+    /// To `rpc`.
+    Rpc(Data<'a>),
+    /// To `refresh`.
+    Refresh {
+        /// The same public id as before.
+        client: &'a str,
+        /// Of the server.
+        version: &'a str,
+        /// Seconds to the next expiry; 0 for none.
+        ttl_s: u32,
+    },
+    /// To `sub_refresh`.
+    SubRefresh {
+        /// Seconds to the next expiry; 0 for none.
+        ttl_s: u32,
+    },
+}
+
+/// What the server says unasked. All but [`Push::Message`] and [`Push::Refresh`] are of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push<'a> {
+    /// A publication.
+    Publication(&'a Publication<'a>),
+    /// Somebody subscribed.
+    Join(&'a ClientInfo<'a>),
+    /// Somebody left.
+    Leave(&'a ClientInfo<'a>),
+    /// The subscription is over.
+    Unsubscribe {
+        /// From 2500 on the client subscribes again.
+        code: u32,
+        /// Never empty.
+        reason: &'a str,
+    },
+    /// A server-side subscription has begun.
+    Subscribe(&'a SubscribeResult<'a>),
+    /// A message to the connection.
+    Message(Data<'a>),
+}
+
+/// Writes the answer to command `id`, as one document (JSON) or one length-prefixed message (Protobuf).
+pub fn write_reply(encoding: Encoding, out: &mut Vec<u8>, id: u32, reply: &Reply<'_>) {
+    match encoding {
+        Encoding::Json => json::reply(out, id, reply),
+        Encoding::Protobuf => protobuf::reply(out, id, reply),
+    }
+}
+
+/// Writes a push of `channel`, which is empty for [`Push::Message`].
+pub fn write_push(encoding: Encoding, out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
+    match encoding {
+        Encoding::Json => json::push(out, channel, push),
+        Encoding::Protobuf => protobuf::push(out, channel, push),
+    }
+}
+
+/// Writes a ping.
+pub fn write_ping(encoding: Encoding, out: &mut Vec<u8>) {
+    match encoding {
+        Encoding::Json => json::ping(out),
+        Encoding::Protobuf => protobuf::ping(out),
+    }
 }
 
 #[cfg(test)]
