@@ -49,6 +49,10 @@ pub const TAGS_BYTES_MAX: usize = 2 * 1024;
 pub const SUBSCRIPTIONS_PER_CONN_MAX: usize = 128;
 /// Milliseconds between server pings.
 pub const PING_INTERVAL_MS: u64 = 25_000;
+/// Milliseconds that an expired connection or subscription has to refresh (close 3005, 2501).
+pub const EXPIRED_CLOSE_MS: u64 = 25_000;
+/// Bytes of messages that wait while a command of their connection waits (close 3013).
+pub const HELD_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Milliseconds that a client has to answer a ping (close 3012).
 pub const PONG_DEADLINE_MS: u64 = 8_000;
 /// Milliseconds that a send may stay in flight before its connection is closed as slow.
@@ -115,6 +119,12 @@ pub const HISTORY_AGE_MS: u64 = 120_000;
 pub const HISTORY_BYTES: usize = 64 * 1024;
 /// Milliseconds for which the position of a room outlives its last use (30 days).
 pub const HISTORY_META_MS: u64 = 720 * 3_600_000;
+/// Publications that one recovery or history command gives.
+pub const READ_PUBLICATIONS_MAX: usize = 300;
+/// Bytes of them, in their flat form.
+pub const READ_BYTES_MAX: usize = UPSTREAM_FRAME_MAX;
+/// Homes looked at for one to give up when the table is full.
+pub const EVICTION_LOOKS: usize = 64;
 /// Bytes of all histories of one shard; above it a room that is published to loses its history.
 pub const HISTORIES_BYTES_PER_SHARD: usize = 512 * 1024 * 1024;
 /// Idempotency keys that a room remembers.
@@ -139,7 +149,13 @@ pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of free chunks that one shard keeps for reuse.
 pub const CHUNK_POOL_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of replies and pushes for one connection only that may wait for its socket (close 3008).
-pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// A whole recovery fits, base64 and fields included.
+pub const CONTROL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of them on all connections of a shard; above it a connection may have no more than
+/// [`CONTROL_BYTES_CROWDED`].
+pub const CONTROLS_BYTES_PER_SHARD: usize = 256 * 1024 * 1024;
+/// See [`CONTROLS_BYTES_PER_SHARD`].
+pub const CONTROL_BYTES_CROWDED: usize = 64 * 1024;
 /// Ranges that one send covers; what a connection has beyond them follows in its next send.
 pub const SEND_PARTS_MAX: usize = 16;
 
@@ -230,6 +246,10 @@ const _: () = assert!(
 const _: () = assert!(
     UPSTREAM_OPENING_BYTES >= 2 * UPSTREAM_NAME_MAX + 128,
     "the longest HELLO fits the opening"
+);
+const _: () = assert!(
+    CONTROL_BYTES_MAX >= 3 * READ_BYTES_MAX,
+    "the largest recovery fits a reply in either encoding"
 );
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(

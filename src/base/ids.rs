@@ -27,7 +27,7 @@ impl ConnId {
 }
 
 /// A view of a room on one shard: index and generation, as [`ConnId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize)]
 pub struct ViewId {
     /// Index into the shard's views.
     pub index: u32,

@@ -37,13 +37,29 @@ pub enum CloseReason {
     Shutdown,
     /// `send` without anybody to receive it.
     NotAvailable,
-    /// A connection token that cannot be verified.
+    /// A token that cannot be verified.
     InvalidToken,
+    /// A fault of ours.
+    Internal,
+    /// The connection token has expired and was not refreshed.
+    Expired,
+    /// A server-side subscription has expired and was not refreshed.
+    SubscriptionExpired,
+    /// A server-side subscription lost what cannot be given again.
+    InsufficientState,
+    /// More commands than may wait.
+    TooManyRequests,
+    /// A service or an operator wants it closed; code and text are theirs.
+    Ordered,
+    /// The user has all the connections that one may have.
+    ConnectionLimit,
+    /// More server-side subscriptions than a connection may have.
+    ChannelLimit,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 24] = [
         Self::PeerClosed,
         Self::PeerVanished,
         Self::UpgradeRefused,
@@ -60,6 +76,14 @@ impl CloseReason {
         Self::Shutdown,
         Self::NotAvailable,
         Self::InvalidToken,
+        Self::Internal,
+        Self::Expired,
+        Self::SubscriptionExpired,
+        Self::InsufficientState,
+        Self::TooManyRequests,
+        Self::Ordered,
+        Self::ConnectionLimit,
+        Self::ChannelLimit,
     ];
 
     /// Close code (RFC 6455 section 7.4; 3000–3999 as the client protocol gives them). `None` where
@@ -81,6 +105,14 @@ impl CloseReason {
             Self::Shutdown => Some(3001),
             Self::NotAvailable => Some(3508),
             Self::InvalidToken => Some(3500),
+            Self::Internal => Some(3004),
+            Self::Expired => Some(3005),
+            Self::SubscriptionExpired => Some(3006),
+            Self::InsufficientState => Some(3010),
+            Self::TooManyRequests => Some(3013),
+            Self::Ordered => Some(3503),
+            Self::ConnectionLimit => Some(3504),
+            Self::ChannelLimit => Some(3505),
         }
     }
 
@@ -103,6 +135,14 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::NotAvailable => "not available",
             Self::InvalidToken => "invalid token",
+            Self::Internal => "internal server error",
+            Self::Expired => "connection expired",
+            Self::SubscriptionExpired => "subscription expired",
+            Self::InsufficientState => "insufficient state",
+            Self::TooManyRequests => "too many requests",
+            Self::Ordered => "force disconnect",
+            Self::ConnectionLimit => "connection limit",
+            Self::ChannelLimit => "channel limit",
         }
     }
 
@@ -125,6 +165,49 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::NotAvailable => "not_available",
             Self::InvalidToken => "invalid_token",
+            Self::Internal => "internal",
+            Self::Expired => "expired",
+            Self::SubscriptionExpired => "subscription_expired",
+            Self::InsufficientState => "insufficient_state",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Ordered => "ordered",
+            Self::ConnectionLimit => "connection_limit",
+            Self::ChannelLimit => "channel_limit",
+        }
+    }
+}
+
+/// Why a subscription ends before its connection does. SDKs subscribe again by themselves from 2500 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unsubscribed {
+    /// The client asked for it; no push is sent.
+    ByClient,
+    /// A service or an operator asked for it.
+    ByServer,
+    /// Publications were lost on the way to a client that can recover.
+    InsufficientState,
+    /// It has expired and was not refreshed.
+    Expired,
+}
+
+impl Unsubscribed {
+    /// Code of the unsubscribe push; 0 where none is sent.
+    pub fn code(self) -> u32 {
+        match self {
+            Self::ByClient => 0,
+            Self::ByServer => 2000,
+            Self::InsufficientState => 2500,
+            Self::Expired => 2501,
+        }
+    }
+
+    /// Its reason; never empty.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::ByClient => "client unsubscribe",
+            Self::ByServer => "server unsubscribe",
+            Self::InsufficientState => "insufficient state",
+            Self::Expired => "subscription expired",
         }
     }
 }

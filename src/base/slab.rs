@@ -155,6 +155,14 @@ impl<T> Slab<T> {
         self.cells.is_empty()
     }
 
+    /// The first value at `index` or after it, with index and generation. Looks at every index between.
+    pub fn next_from(&self, index: u32) -> Option<(u32, u32, &T)> {
+        (index..self.generations.len() as u32).find_map(|index| {
+            let value = self.cells.get(index)?;
+            Some((index, self.generations[index as usize], value))
+        })
+    }
+
     /// All values with index and generation.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32, &T)> {
         self.cells

@@ -92,6 +92,22 @@ counters! {
         counter commands_total,
         /// Error replies to client commands.
         counter command_errors_total,
+        /// Recoveries that gave everything that was missed.
+        counter recoveries_total,
+        /// Recoveries refused, because not everything that was missed could be given.
+        counter recoveries_failed_total,
+        /// Publications given by recoveries.
+        counter recovered_publications_total,
+        /// Subscriptions told of insufficient state, because their cursor fell off the tail.
+        counter insufficient_states_total,
+        /// Clients present in the rooms whose home this shard is.
+        gauge present_clients,
+        /// Join and leave pushes that a storm did not leave room for.
+        counter memberships_dropped_total,
+        /// Events sent to the service thread.
+        counter events_total,
+        /// Homes given up for new rooms, because the table was full.
+        counter homes_evicted_total,
         /// Frames taken from lanes.
         counter lane_frames_total,
         /// Deliveries for a view that is gone.

@@ -1,37 +1,20 @@
-//! One client's side of the client protocol: what a command means in the state the session is in.
+//! One client's side of the client protocol: which command may come when.
 //!
-//! The session decides; its shard carries out. It holds no names and no bytes, because there is one
-//! for every connection.
+//! The session decides on the order of commands; its shard decides on permissions and carries out. It
+//! holds no names and no bytes, because there is one for every connection.
 
 use crate::base::reason::CloseReason;
-use crate::limits::{ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX};
-use crate::wire::client::{ErrorCode, Request};
-use std::borrow::Cow;
-
-/// What the operator allows clients.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Policy {
-    /// Connect without a token.
-    pub anonymous: bool,
-    /// Publish to any room.
-    pub publish: bool,
-}
+use crate::wire::client::{Connect, Request};
 
 /// What a command leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action<'a> {
     /// The client answered the outstanding ping.
     Ponged,
-    /// The session is open: reply with the client id.
-    Connect,
-    /// Subscribe the connection to the room and reply when it is.
-    Subscribe(Cow<'a, str>),
-    /// End the subscription, if there is one, and reply.
-    Unsubscribe(Cow<'a, str>),
-    /// Publish the JSON document to the room and reply when it has its place.
-    Publish(Cow<'a, str>, &'a str),
-    /// Reply with an error; the connection lives on.
-    Refuse(ErrorCode),
+    /// The client wants in; [`Session::connected`] or [`Session::failed`] follows.
+    Connect(Connect<'a>),
+    /// Anything else of a connected client.
+    Serve(Request<'a>),
     /// Close the connection.
     Close(CloseReason),
 }
@@ -40,10 +23,14 @@ pub enum Action<'a> {
 enum State {
     /// No `connect` yet.
     Fresh,
+    /// `connect` waits for a service or for homes of rooms; further commands wait with it.
+    Connecting,
     /// Open; no ping is outstanding.
     Open,
     /// Open; a ping waits for its pong.
     Pinged,
+    /// `connect` was answered with an error; nothing more is served.
+    Failed,
 }
 
 /// See the module documentation.
@@ -62,7 +49,12 @@ impl Session {
 
     /// Whether `connect` has succeeded.
     pub fn is_open(&self) -> bool {
-        self.state != State::Fresh
+        matches!(self.state, State::Open | State::Pinged)
+    }
+
+    /// Whether `connect` waits for its outcome.
+    pub fn is_connecting(&self) -> bool {
+        self.state == State::Connecting
     }
 
     /// Whether a ping waits for its pong.
@@ -76,22 +68,26 @@ impl Session {
         self.state = State::Pinged;
     }
 
-    /// Decides on a request of a connection that has `subscriptions` subscriptions.
-    pub fn handle<'a>(
-        &mut self,
-        request: Request<'a>,
-        policy: Policy,
-        subscriptions: usize,
-    ) -> Action<'a> {
+    /// `connect` has succeeded.
+    pub fn connected(&mut self) {
+        assert_eq!(self.state, State::Connecting, "one connect, one outcome");
+        self.state = State::Open;
+    }
+
+    /// `connect` was answered with an error.
+    pub fn failed(&mut self) {
+        assert_eq!(self.state, State::Connecting, "one connect, one outcome");
+        self.state = State::Failed;
+    }
+
+    /// Decides on a request. Must not be called while [`Session::is_connecting`].
+    pub fn handle<'a>(&mut self, request: Request<'a>) -> Action<'a> {
         match (self.state, request) {
-            (State::Fresh, Request::Connect { token: Some(_), .. }) => {
-                Action::Close(CloseReason::InvalidToken)
+            (State::Fresh, Request::Connect(connect)) => {
+                self.state = State::Connecting;
+                Action::Connect(connect)
             }
-            (State::Fresh, Request::Connect { token: None, .. }) if policy.anonymous => {
-                self.state = State::Open;
-                Action::Connect
-            }
-            (State::Fresh, _) | (_, Request::Connect { .. }) => {
+            (State::Fresh | State::Connecting | State::Failed, _) | (_, Request::Connect(_)) => {
                 Action::Close(CloseReason::BadRequest)
             }
             (State::Pinged, Request::Pong) => {
@@ -99,19 +95,7 @@ impl Session {
                 Action::Ponged
             }
             (State::Open, Request::Pong) => Action::Close(CloseReason::BadRequest),
-            (
-                _,
-                Request::Subscribe {
-                    channel,
-                    token,
-                    kind,
-                    ..
-                },
-            ) => subscribe(channel, token.is_some(), kind, subscriptions),
-            (_, Request::Unsubscribe { channel }) => Action::Unsubscribe(channel),
-            (_, Request::Publish { channel, data }) => publish(channel, data, policy),
-            (_, Request::Send { .. }) => Action::Close(CloseReason::NotAvailable),
-            (_, Request::Unsupported) => Action::Refuse(ErrorCode::NotAvailable),
+            (State::Open | State::Pinged, request) => Action::Serve(request),
         }
     }
 }
@@ -122,137 +106,67 @@ impl Default for Session {
     }
 }
 
-fn subscribe(channel: Cow<'_, str>, token: bool, kind: i32, subscriptions: usize) -> Action<'_> {
-    if channel.len() > ROOM_NAME_MAX {
-        return Action::Refuse(ErrorCode::BadRequest);
-    }
-    if kind != 0 {
-        return Action::Refuse(ErrorCode::NotAvailable);
-    }
-    // Private and user-limited channels need a token that somebody can check.
-    if token || channel.starts_with('$') || channel.contains('#') {
-        return Action::Refuse(ErrorCode::PermissionDenied);
-    }
-    if subscriptions >= SUBSCRIPTIONS_PER_CONN_MAX {
-        return Action::Refuse(ErrorCode::LimitExceeded);
-    }
-    Action::Subscribe(channel)
-}
-
-fn publish<'a>(channel: Cow<'a, str>, data: &'a str, policy: Policy) -> Action<'a> {
-    if channel.len() > ROOM_NAME_MAX || data.is_empty() {
-        return Action::Refuse(ErrorCode::BadRequest);
-    }
-    if !policy.publish || channel.starts_with('$') || channel.contains('#') {
-        return Action::Refuse(ErrorCode::PermissionDenied);
-    }
-    Action::Publish(channel, data)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: Policy = Policy {
-        anonymous: true,
-        publish: true,
-    };
-
-    fn connect(token: Option<&'static str>) -> Request<'static> {
-        Request::Connect {
-            token: token.map(Cow::Borrowed),
-            name: None,
-        }
+    fn connect() -> Request<'static> {
+        Request::Connect(Connect::default())
     }
 
-    fn subscribe_to(channel: &str) -> Request<'_> {
-        Request::Subscribe {
-            channel: channel.into(),
-            token: None,
-            recover: false,
-            flag: 1,
-            kind: 0,
+    fn unsubscribe() -> Request<'static> {
+        Request::Unsubscribe {
+            channel: "a".into(),
         }
     }
 
     fn open() -> Session {
         let mut session = Session::new();
-        assert_eq!(session.handle(connect(None), ALL, 0), Action::Connect);
+        assert!(matches!(session.handle(connect()), Action::Connect(_)));
+        assert!(session.is_connecting() && !session.is_open());
+        session.connected();
         session
     }
 
     #[test]
     fn the_first_command_is_connect_and_there_is_no_second() {
-        for request in [subscribe_to("a"), Request::Pong, Request::Unsupported] {
-            assert_eq!(
-                Session::new().handle(request, ALL, 0),
-                Action::Close(CloseReason::BadRequest)
-            );
+        let closed = Action::Close(CloseReason::BadRequest);
+        for request in [unsubscribe(), Request::Pong, Request::Ping] {
+            assert_eq!(Session::new().handle(request), closed);
         }
-        assert_eq!(
-            open().handle(connect(None), ALL, 0),
-            Action::Close(CloseReason::BadRequest)
-        );
+        assert_eq!(open().handle(connect()), closed);
     }
 
     #[test]
-    fn anonymous_connects_need_the_operators_leave_and_no_token_passes_unchecked() {
-        let nobody = Policy::default();
-        let closed = |reason| Action::Close(reason);
-        assert_eq!(
-            Session::new().handle(connect(None), nobody, 0),
-            closed(CloseReason::BadRequest)
-        );
-        assert_eq!(
-            Session::new().handle(connect(Some("t")), ALL, 0),
-            closed(CloseReason::InvalidToken)
-        );
+    fn after_an_error_reply_to_connect_nothing_is_served() {
+        let mut session = Session::new();
+        session.handle(connect());
+        session.failed();
+        for request in [connect(), unsubscribe(), Request::Pong] {
+            assert_eq!(
+                session.handle(request),
+                Action::Close(CloseReason::BadRequest)
+            );
+        }
     }
 
     #[test]
     fn a_pong_answers_a_ping_and_nothing_else() {
         let mut session = open();
         session.pinged();
-        assert_eq!(session.handle(Request::Pong, ALL, 0), Action::Ponged);
+        assert_eq!(session.handle(Request::Pong), Action::Ponged);
         assert_eq!(
-            session.handle(Request::Pong, ALL, 0),
+            session.handle(Request::Pong),
             Action::Close(CloseReason::BadRequest)
         );
     }
 
     #[test]
-    fn what_needs_a_token_is_refused_without_one() {
-        for channel in ["$private", "dialog#41,42", "#42"] {
-            let refused = Action::Refuse(ErrorCode::PermissionDenied);
-            assert_eq!(open().handle(subscribe_to(channel), ALL, 0), refused);
-        }
-    }
-
-    #[test]
-    fn limits_have_their_codes() {
-        let long = "x".repeat(ROOM_NAME_MAX + 1);
+    fn commands_are_served_with_and_without_an_outstanding_ping() {
         let mut session = open();
-        assert_eq!(
-            session.handle(subscribe_to(&long), ALL, 0),
-            Action::Refuse(ErrorCode::BadRequest)
-        );
-        let full = session.handle(subscribe_to("a"), ALL, SUBSCRIPTIONS_PER_CONN_MAX);
-        assert_eq!(full, Action::Refuse(ErrorCode::LimitExceeded));
-        let publish = |data| Request::Publish {
-            channel: "a".into(),
-            data,
-        };
-        assert_eq!(
-            session.handle(publish(""), ALL, 0),
-            Action::Refuse(ErrorCode::BadRequest)
-        );
-        let silent = Policy {
-            publish: false,
-            ..ALL
-        };
-        assert_eq!(
-            session.handle(publish("1"), silent, 0),
-            Action::Refuse(ErrorCode::PermissionDenied)
-        );
+        assert_eq!(session.handle(unsubscribe()), Action::Serve(unsubscribe()));
+        session.pinged();
+        assert_eq!(session.handle(unsubscribe()), Action::Serve(unsubscribe()));
+        assert!(session.is_pinged(), "only a pong answers a ping");
     }
 }

@@ -1,54 +1,180 @@
-//! A client's commands: the session decides, this file carries out.
+//! A client's commands, strictly in their order.
+//!
+//! The session decides what may come when; the files beside this one carry out. A command that a
+//! service decides on keeps those behind it waiting, and so does want of lane room: they are held in
+//! the connection, bounded in bytes.
 
-use super::conn::{Stage, SubRef};
 use super::core::Core;
+use super::identity::{Blob, Pending};
+use super::notices::Extras;
+use super::permissions::client_data;
+use crate::base::client_id::{self, ClientId};
 use crate::base::reason::CloseReason;
-use crate::base::{Content, ViewId};
-use crate::limits::COMMANDS_PER_MESSAGE_MAX;
-use crate::mesh::{Publish, Publisher, ReplyTo, Request};
+use crate::base::{Content, ConnId, ViewId};
+use crate::limits::{COMMAND_OUTPUT_MAX, HELD_BYTES_MAX};
+use crate::mesh::{Event, EventKind, Publish, ReplyTo, Request as HomeRequest};
 use crate::room::session::Action;
-use crate::room::view::{Standing, View};
-use crate::wire::client::{ErrorCode, SubscribeResult, json};
-
-const _: () = assert!(
-    COMMANDS_PER_MESSAGE_MAX >= 256,
-    "SDKs put all their subscribes in one frame"
-);
+use crate::wire::client::{
+    ClientInfo, Commands, Data, ErrorCode, ErrorReply, Push, Reply, Request, flat, write_ping,
+    write_push, write_reply,
+};
 
 impl Core {
-    /// The commands of one message, strictly in their order.
+    /// The commands of one message.
     pub(super) fn commands(&mut self, slot: u32, message: &[u8]) {
-        for command in json::commands(message) {
-            let command = match command {
-                Ok(command) => command,
-                Err(bad) => return self.close(slot, bad.reason()),
+        if self.is_held(slot) {
+            return self.hold(slot, message, false);
+        }
+        self.run_commands(slot, message);
+    }
+
+    fn run_commands(&mut self, slot: u32, message: &[u8]) {
+        let Some(conn) = self.conns.get(slot) else {
+            return;
+        };
+        let (id, encoding) = (conn.id, conn.encoding);
+        let mut commands = Commands::new(encoding, message);
+        loop {
+            if !self.may_command() {
+                if !commands.rest().is_empty() {
+                    self.hold(slot, commands.rest(), true);
+                    self.stall(id);
+                }
+                return;
+            }
+            let command = match commands.next() {
+                None => return,
+                Some(Ok(command)) => command,
+                Some(Err(bad)) => return self.close(slot, bad.reason()),
             };
             self.stats.shard.commands_total.add(1);
-            let Some(conn) = self.conns.get_mut(slot) else {
+            let Some(session) = self.conns.get_mut(slot).and_then(|conn| conn.session()) else {
                 return;
             };
-            let subscriptions = conn.subs.len();
-            let Stage::Open { session, .. } = &mut conn.stage else {
+            match session.handle(command.request) {
+                Action::Ponged => self.ponged(slot),
+                Action::Connect(connect) => self.connect(slot, command.id, connect),
+                Action::Serve(request) => self.serve(slot, command.id, request),
+                Action::Close(reason) => return self.close(slot, reason),
+            }
+            if self.is_held(slot) {
+                if !commands.rest().is_empty() {
+                    self.hold(slot, commands.rest(), true);
+                }
                 return;
-            };
-            let action = session.handle(command.request, self.settings.policy, subscriptions);
-            self.act(slot, command.id, action);
+            }
         }
     }
 
-    fn act(&mut self, slot: u32, command: u32, action: Action<'_>) {
-        match action {
-            Action::Ponged => self.ponged(slot),
-            Action::Connect => self.connect(slot, command),
-            Action::Subscribe(room) => self.subscribe(slot, command, &room),
-            Action::Unsubscribe(room) => self.unsubscribe(slot, command, &room),
-            Action::Publish(room, data) => self.publish_for(slot, command, &room, data),
-            Action::Refuse(code) => self.reply_error(slot, command, code),
-            Action::Close(reason) => self.close(slot, reason),
+    fn serve(&mut self, slot: u32, command: u32, request: Request<'_>) {
+        match request {
+            Request::Subscribe(subscribe) => self.subscribe(slot, command, subscribe),
+            Request::Unsubscribe { channel } => self.unsubscribe(slot, command, &channel),
+            Request::Publish { channel, data } => self.publish(slot, command, &channel, &data),
+            Request::Presence { channel } => self.presence(slot, command, &channel),
+            Request::PresenceStats { channel } => self.presence_stats(slot, command, &channel),
+            Request::History {
+                channel,
+                limit,
+                since,
+                reverse,
+            } => self.history(slot, command, &channel, limit, since.as_ref(), reverse),
+            Request::Rpc { method, data } => self.rpc(slot, command, &method, &data),
+            Request::Refresh { token } => self.refresh(slot, command, &token),
+            Request::SubRefresh { channel, token } => {
+                self.sub_refresh(slot, command, &channel, &token);
+            }
+            Request::Send { data } => self.message(slot, &data),
+            Request::Ping => self.reply_error(slot, command, ErrorCode::NotAvailable),
+            Request::Pong | Request::Connect(_) => unreachable!("the session takes these"),
         }
     }
 
-    fn ponged(&mut self, slot: u32) {
+    /// Whether lanes can take whatever one command may lead to. What earlier ones left goes first, so
+    /// that commands take effect in their order.
+    fn may_command(&mut self) -> bool {
+        self.send_notices() && self.has_room(COMMAND_OUTPUT_MAX)
+    }
+
+    fn is_held(&self, slot: u32) -> bool {
+        let extra = self.conns.get(slot).and_then(|conn| conn.extra.as_ref());
+        extra.is_some_and(|extra| extra.is_waiting() || extra.stalled || !extra.held.is_empty())
+    }
+
+    /// Keeps a message, or with `front` the rest of one, until the commands before it are done.
+    fn hold(&mut self, slot: u32, message: &[u8], front: bool) {
+        let Some(conn) = self.conns.get_mut(slot).filter(|conn| conn.is_open()) else {
+            return;
+        };
+        let extra = conn.extra();
+        if extra.held_bytes + message.len() > HELD_BYTES_MAX {
+            return self.close(slot, CloseReason::TooManyRequests);
+        }
+        extra.held_bytes += message.len();
+        if front {
+            extra.held.push_front(message.into());
+        } else {
+            extra.held.push_back(message.into());
+        }
+    }
+
+    fn stall(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.slot).filter(|conn| conn.is_open())
+            && !std::mem::replace(&mut conn.extra().stalled, true)
+        {
+            self.stalled.push_back(id);
+        }
+    }
+
+    /// Goes on with connections that waited for lane room; false when there is none yet for all.
+    pub(super) fn resume_stalled(&mut self) -> bool {
+        for _ in 0..self.stalled.len() {
+            if !self.may_command() {
+                return false;
+            }
+            let Some(id) = self.stalled.pop_front() else {
+                break;
+            };
+            let Some(conn) = self.conns.get_mut(id.slot).filter(|conn| conn.id == id) else {
+                continue;
+            };
+            if let Some(extra) = &mut conn.extra {
+                extra.stalled = false;
+            }
+            self.resume(id.slot);
+        }
+        self.stalled.is_empty()
+    }
+
+    /// Goes on with the messages that waited for a command, in the next turn.
+    pub(super) fn resume_later(&mut self, slot: u32) {
+        let extra = self.conns.get(slot).and_then(|conn| Some((conn.id, conn.extra.as_ref()?)));
+        if let Some((id, extra)) = extra
+            && !extra.held.is_empty()
+        {
+            self.stall(id);
+        }
+    }
+
+    /// Goes on with the messages that waited for a command.
+    pub(super) fn resume(&mut self, slot: u32) {
+        loop {
+            let Some(extra) = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut()) else {
+                return;
+            };
+            if extra.is_waiting() || extra.stalled {
+                return;
+            }
+            let Some(message) = extra.held.pop_front() else {
+                return;
+            };
+            extra.held_bytes -= message.len();
+            self.run_commands(slot, &message);
+        }
+    }
+
+    /// A pong came in time.
+    pub(super) fn ponged(&mut self, slot: u32) {
         let ping_ms = self.now_ms + self.settings.ping_ms;
         if let Some(conn) = self.conns.get_mut(slot) {
             conn.deadline_ms = ping_ms;
@@ -56,162 +182,166 @@ impl Core {
         }
     }
 
-    fn connect(&mut self, slot: u32, command: u32) {
-        // The first ping comes at a random point of the interval's second half: clients that
-        // connected together are not pinged together.
-        let half = self.settings.ping_ms / 2;
-        let ping_ms = self.now_ms + half + self.random() % (half + 1);
-        let Some(conn) = self.conns.get_mut(slot) else {
+    fn publish(&mut self, slot: u32, command: u32, channel: &str, data: &[u8]) {
+        let namespace = match self.may_publish(slot, channel, data) {
+            Ok(namespace) => namespace,
+            Err(code) => return self.reply_error(slot, command, code),
+        };
+        let options = self.settings.namespaces.options(namespace);
+        let Some(encoding) = self.conns.get(slot).map(|conn| conn.encoding) else {
             return;
         };
-        conn.deadline_ms = ping_ms;
-        let id = conn.id;
-        self.sessions += 1;
-        self.arm_timer(slot, ping_ms);
-        let client = self.client_id(id);
-        self.scratch.clear();
-        let ping_s = (self.settings.ping_ms / 1_000) as u32;
-        json::connect_reply(
-            &mut self.scratch,
-            command,
-            client.as_str(),
-            self.settings.version,
-            ping_s,
-            true,
-        );
-        self.queue_text(slot);
-    }
-
-    fn subscribe(&mut self, slot: u32, command: u32, room: &str) {
-        let id = self.view_of(room);
-        let Some(conn) = self.conns.get_mut(slot) else {
-            return;
+        let Some(content) = client_data(encoding, options.data_format, data) else {
+            return self.reply_error(slot, command, ErrorCode::BadRequest);
         };
-        if conn.subs.iter().any(|sub| sub.view == id) {
-            return self.reply_error(slot, command, ErrorCode::AlreadySubscribed);
-        }
-        if conn.subs.is_empty() {
-            // Most connections have one subscription and never grow.
-            conn.subs.reserve_exact(1);
-        }
-        conn.subs.push(SubRef {
-            view: id,
-            index: SubRef::WAITING,
-        });
-        let view = self
-            .views
-            .get_mut(id.index, id.generation)
-            .expect("found or made above");
-        if matches!(view.standing(), Standing::Live { .. }) {
-            // This shard sees all publications already: no need to ask the home.
-            self.join(slot, command, id);
-        } else {
-            view.wait(slot, command);
-            self.queue_notice(id);
-        }
-    }
-
-    /// The room's view on this shard, made when it is the first to ask.
-    fn view_of(&mut self, room: &str) -> ViewId {
-        let (index, generation) = self
-            .views
-            .find(room)
-            .unwrap_or_else(|| self.views.insert(View::new(room)));
-        ViewId { index, generation }
-    }
-
-    /// Makes a connection whose subscribe was waiting a subscriber, and replies.
-    pub(super) fn join(&mut self, slot: u32, command: u32, id: ViewId) {
-        let view = self
-            .views
-            .get_mut(id.index, id.generation)
-            .expect("joined views are live");
-        let index = view.subscribe(slot);
-        let conn = self
-            .conns
-            .get_mut(slot)
-            .expect("whoever waits is connected");
-        let sub = conn.subs.iter_mut().find(|sub| sub.view == id);
-        sub.expect("whoever waits knows the view").index = index;
-        self.subscriptions += 1;
-        self.scratch.clear();
-        json::subscribe_reply(&mut self.scratch, command, &SubscribeResult::default());
-        self.queue_text(slot);
-    }
-
-    fn unsubscribe(&mut self, slot: u32, command: u32, room: &str) {
-        if let Some((index, generation)) = self.views.find(room) {
-            let id = ViewId { index, generation };
-            let Some(conn) = self.conns.get_mut(slot) else {
-                return;
-            };
-            if let Some(at) = conn.subs.iter().position(|sub| sub.view == id) {
-                let sub = conn.subs.swap_remove(at);
-                self.answer_waiting(slot, sub);
-                self.leave(slot, sub);
-            }
-        }
-        self.scratch.clear();
-        json::unsubscribe_reply(&mut self.scratch, command);
-        self.queue_text(slot);
-    }
-
-    /// A subscribe that is taken back before the home has answered still gets its reply.
-    fn answer_waiting(&mut self, slot: u32, sub: SubRef) {
-        if sub.index != SubRef::WAITING {
-            return;
-        }
-        let view = self
-            .views
-            .get_mut(sub.view.index, sub.view.generation)
-            .expect("subscribed above");
-        if let Some(waiting) = view.stop_waiting(slot) {
-            self.scratch.clear();
-            json::subscribe_reply(&mut self.scratch, waiting, &SubscribeResult::default());
-            self.queue_text(slot);
-        }
-    }
-
-    fn publish_for(&mut self, slot: u32, command: u32, room: &str, data: &str) {
-        // Commands take effect in their order: homes hear of earlier subscribes before this.
-        self.send_notices();
-        let Some(conn) = self.conns.get_mut(slot) else {
-            return;
-        };
-        let reply = match command {
-            0 => ReplyTo::Nobody,
-            command => ReplyTo::Client {
-                conn: conn.id,
+        if options.publish_hook && !self.settings.clients.insecure {
+            let pending = Pending::Publish {
                 command,
-            },
+                channel: channel.into(),
+                data: Blob::new(content, data),
+            };
+            return self.ask_service(slot, EventKind::Publish, channel, pending, content, data);
+        }
+        let data = Data {
+            content,
+            bytes: data,
         };
-        let client = client_id(self.settings.seed, self.settings.node.0, conn.id);
+        self.publish_for(slot, command, channel, data, None);
+    }
+
+    /// Publishes in a client's name, with what a service has set.
+    pub(super) fn publish_for(
+        &mut self,
+        slot: u32,
+        command: u32,
+        channel: &str,
+        data: Data<'_>,
+        extras: Option<&Extras>,
+    ) {
+        let Some(conn) = self.conns.get(slot) else {
+            return;
+        };
+        let reply = ReplyTo::Client {
+            conn: conn.id,
+            command,
+        };
+        let info = std::mem::take(self.flat_info(slot, self.view_named(channel)));
         let publish = Publish {
-            room,
-            payload: data.as_bytes(),
-            content: Content::Json,
-            skip_history: false,
-            key: None,
-            publisher: Publisher::Client {
-                user: "",
-                client: client.as_str(),
-            },
+            room: channel,
+            payload: data.bytes,
+            content: data.content,
+            skip_history: extras.is_some_and(|extras| extras.skip_history),
+            delta: extras.is_some_and(|extras| extras.delta),
+            key: extras.and_then(|extras| extras.key),
+            info: &info,
+            tags: extras.map_or(b"", |extras| &extras.tags),
+            exclude: None,
             reply,
         };
-        let (home, here) = (self.settings.hasher.home(room), self.settings.node);
-        if home == here {
-            self.publish_here(&publish, here);
-        } else {
-            let sent = self.outlets.request(home, &Request::Publish(publish));
-            sent.expect("bytes are only read while lanes have room for what they lead to");
+        self.ask(channel, &HomeRequest::Publish(publish));
+        self.flat = info;
+    }
+
+    fn rpc(&mut self, slot: u32, command: u32, method: &str, data: &[u8]) {
+        if !self.settings.clients.rpc_hook {
+            return self.reply_error(slot, command, ErrorCode::NotAvailable);
+        }
+        if method.len() > crate::limits::ROOM_NAME_MAX {
+            return self.reply_error(slot, command, ErrorCode::BadRequest);
+        }
+        let content = self.content_of(slot, data);
+        let pending = Pending::Rpc { command };
+        self.ask_service(slot, EventKind::Rpc, method, pending, content, data);
+    }
+
+    fn message(&mut self, slot: u32, data: &[u8]) {
+        if !self.settings.clients.message_hook {
+            return self.close(slot, CloseReason::NotAvailable);
+        }
+        let content = self.content_of(slot, data);
+        let info = std::mem::take(self.flat_info(slot, None));
+        self.send_event(&Event {
+            kind: EventKind::Message,
+            reply: ReplyTo::Nobody,
+            subject: "",
+            info: &info,
+            code: 0,
+            text: "",
+            content,
+            data,
+        });
+        self.flat = info;
+    }
+
+    /// What a client's data is, where any will do.
+    pub(super) fn content_of(&self, slot: u32, data: &[u8]) -> Content {
+        let encoding = self.conns.get(slot).map(|conn| conn.encoding);
+        let content = client_data(encoding.unwrap_or_default(), Default::default(), data);
+        content.unwrap_or(Content::Bytes)
+    }
+
+    /// The room's view on this shard, if it has one.
+    pub(super) fn view_named(&self, room: &str) -> Option<ViewId> {
+        let (index, generation) = self.views.find(room)?;
+        Some(ViewId { index, generation })
+    }
+
+    /// Makes the flat info of a connection, as a subscriber of `view` if it is one.
+    pub(super) fn flat_info(&mut self, slot: u32, view: Option<ViewId>) -> &mut Vec<u8> {
+        let Self {
+            conns,
+            flat,
+            settings,
+            ..
+        } = self;
+        flat.clear();
+        if let Some(conn) = conns.get(slot) {
+            let client = client_id::encode(settings.seed, settings.node.0, conn.id);
+            let extra = conn.extra.as_deref();
+            let sub = view.and_then(|view| extra?.sub(view));
+            flat::push_info(
+                flat,
+                &ClientInfo {
+                    user: conn.user(),
+                    client: client.as_str(),
+                    conn_info: extra.map_or(Data::default(), |extra| extra.conn_info.data()),
+                    chan_info: sub.map_or(Data::default(), |sub| sub.chan_info.data()),
+                },
+            );
+        }
+        flat
+    }
+
+    /// The public id of a connection of this shard.
+    pub(super) fn client_id(&self, conn: ConnId) -> ClientId {
+        client_id::encode(self.settings.seed, self.settings.node.0, conn)
+    }
+
+    /// Queues the answer to a command.
+    pub(super) fn reply(&mut self, slot: u32, command: u32, reply: &Reply<'_>) {
+        if let Some(conn) = self.conns.get(slot) {
+            self.scratch.clear();
+            write_reply(conn.encoding, &mut self.scratch, command, reply);
+            self.queue_message(slot);
+        }
+    }
+
+    /// Queues a push.
+    pub(super) fn push(&mut self, slot: u32, channel: &str, push: &Push<'_>) {
+        if let Some(conn) = self.conns.get(slot) {
+            self.scratch.clear();
+            write_push(conn.encoding, &mut self.scratch, channel, push);
+            self.queue_message(slot);
         }
     }
 
     pub(super) fn reply_error(&mut self, slot: u32, command: u32, code: ErrorCode) {
+        self.reply_refusal(slot, command, ErrorReply::from(code));
+    }
+
+    pub(super) fn reply_refusal(&mut self, slot: u32, command: u32, error: ErrorReply<'_>) {
         self.stats.shard.command_errors_total.add(1);
-        self.scratch.clear();
-        json::error_reply(&mut self.scratch, command, code);
-        self.queue_text(slot);
+        self.reply(slot, command, &Reply::Error(error));
     }
 
     /// Sends the ping that opens the pong deadline.
@@ -220,18 +350,22 @@ impl Core {
         let Some(conn) = self.conns.get_mut(slot) else {
             return;
         };
-        let Stage::Open { session, .. } = &mut conn.stage else {
+        let Some(session) = conn.session() else {
             return;
         };
         session.pinged();
         conn.deadline_ms = pong_ms;
         self.scratch.clear();
-        json::ping(&mut self.scratch);
-        self.queue_text(slot);
+        if conn.frame_pings {
+            return self.queue_frame_ping(slot);
+        }
+        write_ping(conn.encoding, &mut self.scratch);
+        self.queue_message(slot);
     }
 
     /// Closes a connection whose deadline has passed, or pings it.
     pub(super) fn deadline_passed(&mut self, slot: u32) {
+        use super::conn::Stage;
         let Some(conn) = self.conns.get(slot) else {
             return;
         };
@@ -248,33 +382,4 @@ impl Core {
             Stage::Aborting | Stage::Gone => {}
         }
     }
-
-    fn client_id(&self, conn: crate::base::ConnId) -> ClientId {
-        client_id(self.settings.seed, self.settings.node.0, conn)
-    }
-}
-
-/// The public name of a connection: 32 hexadecimal digits, not kept but computed when needed.
-#[derive(Clone, Copy)]
-struct ClientId([u8; 32]);
-
-impl ClientId {
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("hexadecimal digits")
-    }
-}
-
-/// Distinct for every connection of the process (slot, generation and shard are in it) and without
-/// meaning outside: a permutation of them under the process's seed.
-fn client_id(seed: u64, node: u16, conn: crate::base::ConnId) -> ClientId {
-    use std::hash::BuildHasher;
-    let hash =
-        |salt: u64| foldhash::quality::FixedState::with_seed(seed ^ salt).hash_one((node, conn));
-    let mut digits = [0; 32];
-    let words = [hash(1), hash(2)];
-    for (index, digit) in digits.iter_mut().enumerate() {
-        let nibble = words[index / 16] >> (4 * (index % 16)) & 0xf;
-        *digit = b"0123456789abcdef"[nibble as usize];
-    }
-    ClientId(digits)
 }

@@ -1,10 +1,13 @@
 //! One client connection: what a shard keeps for it, and nothing while it is idle that it does not
 //! need.
 
+use super::identity::{Extra, SubExtra};
 use crate::base::chunk::{Chunk, ChunkPool, Part};
 use crate::base::{ConnId, ViewId};
 use crate::limits::CONTROL_BYTES_MAX;
 use crate::room::session::Session;
+use crate::room::view::LineKind;
+use crate::wire::client::Encoding;
 use crate::wire::http::RequestHead;
 use crate::wire::message::Assembler;
 use std::rc::Rc;
@@ -45,13 +48,70 @@ const _: () = assert!(
 pub(super) struct SubRef {
     /// The view.
     pub(super) view: ViewId,
-    /// Index of the subscriber; [`SubRef::WAITING`] while the home has not answered.
-    pub(super) index: u32,
+    /// Index of the subscriber in its line; with [`SubFlags::WAITING`] the id of the subscribe command.
+    pub(super) place: u32,
+    /// What kind of subscription.
+    pub(super) flags: SubFlags,
 }
 
 impl SubRef {
-    /// Not a subscriber yet.
-    pub(super) const WAITING: u32 = u32::MAX;
+    pub(super) fn is_waiting(&self) -> bool {
+        self.flags.has(SubFlags::WAITING)
+    }
+
+    /// Waits for what it missed, not for the home to know the view.
+    pub(super) fn is_recovering(&self) -> bool {
+        self.flags.has(SubFlags::RECOVERING)
+    }
+}
+
+/// What kind of subscription; the lowest three bits are its line's [`LineKind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SubFlags(u16);
+
+impl SubFlags {
+    /// Not a subscriber yet: the home has not answered.
+    pub(super) const WAITING: Self = Self(1 << 3);
+    /// With `WAITING`: the home was asked for what was missed.
+    pub(super) const RECOVERING: Self = Self(1 << 4);
+    /// Its position is watched.
+    pub(super) const POSITIONED: Self = Self(1 << 5);
+    /// What it misses can be asked for.
+    pub(super) const RECOVERABLE: Self = Self(1 << 6);
+    /// Begun by the server.
+    pub(super) const SERVER_SIDE: Self = Self(1 << 7);
+    /// The home counts it as present.
+    pub(super) const PRESENT: Self = Self(1 << 8);
+    /// Recovery was asked for.
+    pub(super) const WAS_RECOVERING: Self = Self(1 << 9);
+    /// Error 112 rather than an unrecovered subscription.
+    pub(super) const STRICT: Self = Self(1 << 10);
+    /// There is a [`SubExtra`](super::identity::SubExtra) for it.
+    pub(super) const EXTRA: Self = Self(1 << 11);
+    /// Services are told of its end.
+    pub(super) const TOLD: Self = Self(1 << 12);
+
+    /// A subscription of this line, nothing else.
+    pub(super) fn of(kind: LineKind) -> Self {
+        Self(kind.bits())
+    }
+
+    pub(super) fn kind(self) -> LineKind {
+        LineKind::from_bits(self.0)
+    }
+
+    pub(super) fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    #[must_use]
+    pub(super) fn with(self, flag: Self, on: bool) -> Self {
+        if on {
+            Self(self.0 | flag.0)
+        } else {
+            Self(self.0 & !flag.0)
+        }
+    }
 }
 
 /// See the module documentation.
@@ -61,10 +121,16 @@ pub(super) struct Conn {
     pub(super) id: ConnId,
     /// Something is to be sent once the send in flight is done.
     pub(super) backlog: bool,
+    /// How it writes the client protocol.
+    pub(super) encoding: Encoding,
+    /// Pings are WebSocket control frames.
+    pub(super) frame_pings: bool,
     /// Where it is in its life.
     pub(super) stage: Stage,
     /// Subscriptions, waiting ones included.
     pub(super) subs: Vec<SubRef>,
+    /// What only some connections have.
+    pub(super) extra: Option<Box<Extra>>,
     /// Replies and pushes for this connection only; sent before room traffic.
     pub(super) control: Control,
     /// When the stage must have moved on: upgrade, connect, ping, pong, close.
@@ -86,8 +152,11 @@ impl Conn {
         Self {
             id,
             backlog: false,
+            encoding: Encoding::Json,
+            frame_pings: false,
             stage: Stage::Upgrading(Box::new(RequestHead::new())),
             subs: Vec::new(),
+            extra: None,
             control: Control::default(),
             deadline_ms,
             sending_since_ms: 0,
@@ -98,6 +167,48 @@ impl Conn {
     /// Whether it takes part in rooms.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open { .. })
+    }
+
+    /// Its session, while it takes part in rooms.
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Open { session, .. } => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Whether `connect` has been answered, so that pushes may follow.
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(&self.stage, Stage::Open { session, .. } if session.is_open())
+    }
+
+    /// The user; empty for an anonymous one.
+    pub(super) fn user(&self) -> &str {
+        self.extra.as_ref().map_or("", |extra| &extra.user)
+    }
+
+    /// Its subscription to the room of a view.
+    pub(super) fn sub(&self, view: ViewId) -> Option<&SubRef> {
+        self.subs.iter().find(|sub| sub.view == view)
+    }
+
+    /// What is kept of the subscription to the room of a view, made when there is none.
+    pub(super) fn sub_extra(&mut self, view: ViewId) -> &mut SubExtra {
+        let subs = &mut self.extra().subs;
+        let at = subs.iter().position(|sub| sub.view == view);
+        let at = at.unwrap_or_else(|| {
+            subs.push(SubExtra {
+                view,
+                ..SubExtra::default()
+            });
+            subs.len() - 1
+        });
+        &mut subs[at]
+    }
+
+    /// What only some connections have, made when there is none.
+    pub(super) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
     }
 }
 
@@ -124,6 +235,11 @@ impl Control {
         };
         chunk.append(bytes);
         Ok(())
+    }
+
+    /// Bytes that wait.
+    pub(super) fn len(&self) -> usize {
+        self.chunk.as_ref().map_or(0, |chunk| chunk.len())
     }
 
     /// What has not been handed to a send yet; it counts as handed over now.

@@ -3,20 +3,24 @@
 //! The core does no I/O. What it wants of a socket it writes into the connection and marks the
 //! connection dirty; the flush at the end of the turn carries it out.
 
-use super::conn::{Conn, Stage, SubRef};
+use super::conn::{Conn, Stage, SubFlags, SubRef};
 use super::directory::Directory;
 use super::dirty::Dirty;
+use super::fanout::Encoded;
+use super::notices::Notice;
 use super::settings::Settings;
 use super::timers::TimerKey;
+use super::users::Users;
 use crate::base::chunk::ChunkPool;
 use crate::base::reason::CloseReason;
 use crate::base::slab::PagedMap;
 use crate::base::stats::Stats;
 use crate::base::wheel::Wheel;
-use crate::base::{ConnId, NodeId, ViewId};
+use crate::base::{ConnId, NodeId};
 use crate::limits::LANE_FRAME_MAX;
 use crate::mesh::{Delivery, Outlets};
-use crate::room::home::Home;
+use crate::access::NamespaceIndex;
+use crate::room::home::{Home, HomeLimits};
 use crate::room::view::View;
 use crate::wire::frame::{self, Role};
 use crate::wire::message::Assembler;
@@ -38,10 +42,18 @@ pub(super) struct Core {
     /// Chunks of replies: what clients leave unread must not count against the rooms.
     pub(super) controls: ChunkPool,
     pub(super) wheel: Wheel<TimerKey>,
-    /// Views that their home has to be told of: new, or without subscribers.
-    pub(super) notices: VecDeque<ViewId>,
-    /// Where pushes and replies are encoded before they are copied to where they are sent from.
+    /// What homes and the service thread have to be told as soon as lanes have room.
+    pub(super) notices: VecDeque<Notice>,
+    /// Connections whose commands wait for lane room.
+    pub(super) stalled: VecDeque<ConnId>,
+    /// Connections by user.
+    pub(super) users: Users,
+    /// Where replies are encoded before they are copied to where they are sent from.
     pub(super) scratch: Vec<u8>,
+    /// Where infos and lists for frames between threads are made.
+    pub(super) flat: Vec<u8>,
+    /// A publication in all encodings in use.
+    pub(super) encoded: Encoded,
     pub(super) now_ms: u64,
     /// Turns so far.
     pub(super) turn: u64,
@@ -50,6 +62,10 @@ pub(super) struct Core {
     pub(super) history_bytes: usize,
     pub(super) subscriptions: usize,
     pub(super) sessions: usize,
+    /// Clients present in this shard's homes.
+    pub(super) present: usize,
+    /// Where the search for a home to give up goes on.
+    pub(super) eviction_hand: u32,
     drain: Drain,
     random: u64,
 }
@@ -87,13 +103,19 @@ impl Core {
             controls: ChunkPool::default(),
             wheel: Wheel::new(now_ms),
             notices: VecDeque::new(),
+            stalled: VecDeque::new(),
+            users: Users::new(settings.seed.rotate_left(43)),
             scratch: Vec::new(),
+            flat: Vec::new(),
+            encoded: Encoded::default(),
             now_ms,
             turn: 0,
             drained_slots: 0,
             history_bytes: 0,
             subscriptions: 0,
             sessions: 0,
+            present: 0,
+            eviction_hand: 0,
             drain: Drain::Serving,
             random,
             settings,
@@ -175,13 +197,14 @@ impl Core {
         let Some(code) = reason.code() else {
             return self.abort(slot, reason);
         };
-        self.close_with(slot, reason, code, reason != CloseReason::PeerClosed);
+        self.close_with(slot, reason, code, reason.text());
     }
 
-    /// As [`Core::close`], with the code that the frame carries. Without `linger` the socket is
-    /// closed as soon as the frame is sent: the peer has closed first.
-    pub(super) fn close_with(&mut self, slot: u32, reason: CloseReason, code: u16, linger: bool) {
-        if !self.leave_rooms(slot, reason) {
+    /// As [`Core::close`], with the code and the text that the frame carries. When the peer has closed
+    /// first, the socket is closed as soon as the frame is sent.
+    pub(super) fn close_with(&mut self, slot: u32, reason: CloseReason, code: u16, text: &str) {
+        let linger = reason != CloseReason::PeerClosed;
+        if !self.leave_rooms(slot, reason, code, text) {
             return;
         }
         let Some(conn) = self.conns.get_mut(slot) else {
@@ -193,7 +216,7 @@ impl Core {
             return;
         }
         self.scratch.clear();
-        frame::write_close(&mut self.scratch, code, reason.text());
+        frame::write_close(&mut self.scratch, code, text);
         let queued = conn.control.append(&self.scratch, &mut self.controls);
         // After a broken rule the peer's stream has no frames any more; only its end counts.
         let frames = !matches!(code, 1002 | 1007 | 1009);
@@ -221,7 +244,9 @@ impl Core {
             .conns
             .get_mut(slot)
             .filter(|conn| matches!(conn.stage, Stage::Closing { .. }));
-        if closing.is_none() && !self.leave_rooms(slot, reason) {
+        // 3000 is what the protocol calls an end without a close frame.
+        let code = reason.code().unwrap_or(3000);
+        if closing.is_none() && !self.leave_rooms(slot, reason, code, reason.text()) {
             return;
         }
         let Some(conn) = self.conns.get_mut(slot) else {
@@ -232,54 +257,64 @@ impl Core {
     }
 
     /// Counts the close and ends all subscriptions; false when the connection is closing already.
-    fn leave_rooms(&mut self, slot: u32, reason: CloseReason) -> bool {
+    fn leave_rooms(&mut self, slot: u32, reason: CloseReason, code: u16, text: &str) -> bool {
         let Some(conn) = self.conns.get_mut(slot) else {
             return false;
         };
-        match &conn.stage {
-            Stage::Upgrading(_) => {}
-            Stage::Open { session, .. } => self.sessions -= usize::from(session.is_open()),
+        let was_connected = match &conn.stage {
+            Stage::Upgrading(_) => false,
+            Stage::Open { session, .. } => session.is_open(),
             Stage::Closing { .. } | Stage::Aborting | Stage::Gone => return false,
-        }
+        };
+        self.sessions -= usize::from(was_connected);
         self.stats.closed(reason);
         for sub in std::mem::take(&mut conn.subs) {
-            self.leave(slot, sub);
+            self.leave(slot, sub, u32::from(code), text);
+        }
+        if was_connected && self.settings.clients.disconnect_events {
+            self.queue_disconnected(slot, u32::from(code), text);
+        }
+        if let Some(conn) = self.conns.get_mut(slot)
+            && let Some(extra) = conn.extra.take()
+        {
+            self.users.remove(&extra.user, slot);
         }
         true
     }
 
-    /// Ends one subscription whose `SubRef` the connection has given up.
-    pub(super) fn leave(&mut self, slot: u32, sub: SubRef) {
+    /// Ends one subscription whose `SubRef` the connection has given up. `code` and `text` say why to
+    /// services that want to know.
+    pub(super) fn leave(&mut self, slot: u32, sub: SubRef, code: u32, text: &str) {
+        if sub.flags.has(SubFlags::PRESENT) {
+            self.queue_left(slot, sub.view);
+        }
+        if sub.flags.has(SubFlags::TOLD) && !sub.is_waiting() {
+            self.queue_unsubscribed(slot, sub.view, code, text);
+        }
         let view = self.views.get_mut(sub.view.index, sub.view.generation);
         let view = view.expect("a subscription keeps its view");
-        if sub.index == SubRef::WAITING {
+        if sub.is_recovering() {
+            view.end_recovery();
+        } else if sub.is_waiting() {
             view.stop_waiting(slot);
         } else {
             self.subscriptions -= 1;
-            if let Some(moved) = view.unsubscribe(sub.index, &mut self.pool) {
+            let kind = sub.flags.kind();
+            if let Some(moved) = view.unsubscribe(kind, sub.place, &mut self.pool) {
                 let conn = self
                     .conns
                     .get_mut(moved)
                     .expect("a subscriber has a connection");
                 let moved = conn.subs.iter_mut().find(|other| other.view == sub.view);
-                moved.expect("a subscriber knows its view").index = sub.index;
+                moved.expect("a subscriber knows its view").place = sub.place;
             }
         }
-        let empty = view_is_empty(&self.views, sub.view);
-        if empty {
-            self.queue_notice(sub.view);
+        if let Some(extra) = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut()) {
+            extra.subs.retain(|other| other.view != sub.view);
         }
-    }
-
-    /// Has the home told of the view in this turn or as soon as its lane has room.
-    pub(super) fn queue_notice(&mut self, id: ViewId) {
-        let view = self
-            .views
-            .get_mut(id.index, id.generation)
-            .expect("notices are of live views");
-        if !view.notice_queued {
-            view.notice_queued = true;
-            self.notices.push_back(id);
+        let view = self.views.get(sub.view.index, sub.view.generation);
+        if view.is_some_and(View::is_empty) {
+            self.queue_notice(sub.view);
         }
     }
 
@@ -318,6 +353,16 @@ impl Core {
         }
     }
 
+    /// Unix time in milliseconds.
+    pub(super) fn unix_ms(&self) -> u64 {
+        self.settings.unix_at_zero_ms + self.now_ms
+    }
+
+    /// Bounds of the homes of a namespace.
+    pub(super) fn home_limits(&self, namespace: NamespaceIndex) -> &HomeLimits {
+        &self.settings.homes[usize::from(namespace)]
+    }
+
     /// Whether every lane could take `bytes` of requests and of deliveries.
     pub(super) fn has_room(&mut self, bytes: usize) -> bool {
         self.outlets.requests_free() >= bytes && self.outlets.deliveries_free() >= bytes
@@ -341,6 +386,7 @@ impl Core {
         shard.subscriptions.set(self.subscriptions as u64);
         shard.tail_bytes.set(self.pool.outstanding() as u64);
         shard.history_bytes.set(self.history_bytes as u64);
+        shard.present_clients.set(self.present as u64);
         shard.last_turn_ms.set(self.now_ms);
         shard.turns_total.add(1);
     }
@@ -354,17 +400,21 @@ impl Core {
                     .views
                     .get(sub.view.index, sub.view.generation)
                     .expect("view of a subscription");
-                if sub.index == SubRef::WAITING {
-                    assert!(view.is_waiting(slot));
+                if sub.is_waiting() {
+                    assert!(sub.is_recovering() || view.is_waiting(slot));
                     continue;
                 }
                 subscriptions += 1;
-                let subscriber = view.subscribers()[sub.index as usize];
+                let line = view.line(sub.flags.kind()).expect("line of a subscriber");
+                let subscriber = line.subscribers()[sub.place as usize];
                 assert_eq!(
                     subscriber.slot, slot,
                     "subscription and subscriber name each other"
                 );
-                let told = conn.backlog || subscriber.cursor == view.tail().end();
+                // Pushes wait for the connect reply.
+                let told = conn.backlog
+                    || subscriber.cursor == line.tail().end()
+                    || !conn.is_connected();
                 assert!(
                     told,
                     "what a socket has not been sent waits for its send in flight"
@@ -372,21 +422,18 @@ impl Core {
             }
         }
         assert_eq!(subscriptions, self.subscriptions);
-        let subscribers: usize = self.views.iter().map(|view| view.subscribers().len()).sum();
+        let subscribers: usize = self.views.iter().map(View::subscribers).sum();
         assert_eq!(
             subscribers, subscriptions,
             "no subscriber without a connection"
         );
         self.views.iter().for_each(View::invariants);
-        let limits = &self.settings.home;
-        self.homes.iter().for_each(|home| home.invariants(limits));
+        for home in self.homes.iter() {
+            home.invariants(self.home_limits(home.namespace));
+        }
+        let present: usize = self.homes.iter().map(|home| home.presence_stats().0 as usize).sum();
+        assert_eq!(present, self.present);
         let history: usize = self.homes.iter().map(Home::history_bytes).sum();
         assert_eq!(history, self.history_bytes);
     }
-}
-
-fn view_is_empty(views: &Directory<View>, id: ViewId) -> bool {
-    views
-        .get(id.index, id.generation)
-        .is_some_and(View::is_empty)
 }

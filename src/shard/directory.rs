@@ -92,6 +92,11 @@ impl<T: Named> Directory<T> {
         self.values.get_mut(index, generation)
     }
 
+    /// The first value at `index` or after it.
+    pub(super) fn next_from(&self, index: u32) -> Option<(u32, u32, &T)> {
+        self.values.next_from(index)
+    }
+
     /// Number of values.
     pub(super) fn len(&self) -> usize {
         self.values.len()

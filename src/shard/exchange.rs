@@ -2,33 +2,62 @@
 
 use super::Left;
 use super::core::Core;
-use crate::base::{ConnId, Epoch, NodeId, Offset, ViewId};
-use crate::limits::{
-    LANE_BYTES_PER_TURN, LANE_FRAME_MAX, LANE_FRAME_OVERHEAD, LANE_FRAMES_PER_TURN,
-};
-use crate::mesh::{Delivery, Inlets, Publisher, ReplyTo, Request};
-use crate::room::view::Standing;
-use crate::wire::client::{ErrorCode, json};
+use crate::base::{Epoch, NodeId, Offset, ViewId};
+use crate::limits::{LANE_BYTES_PER_TURN, LANE_FRAME_MAX, LANE_FRAMES_PER_TURN};
+use crate::mesh::{Delivery, Inlets, ReplyTo, Request};
+use crate::wire::client::{ErrorCode, Reply};
 
 impl Core {
     /// A delivery. Produces no mesh output: that is what keeps lanes from filling in a circle.
     pub(super) fn handle_delivery(&mut self, delivery: Delivery<'_>) {
-        self.stats.shard.lane_frames_total.add(1);
         match delivery {
-            Delivery::Publication {
-                view,
-                offset,
-                content,
-                payload,
-                publisher,
-            } => {
-                self.deliver(view, offset, content, payload, publisher);
+            Delivery::Publication { view, .. } => self.deliver(view, &delivery),
+            Delivery::Membership { view, joined, info } => {
+                self.deliver_membership(view, joined, info);
             }
             Delivery::Interested { view, epoch, top } => self.interested(view, epoch, top),
-            Delivery::Published { reply, .. } => self.replied(reply, None),
-            Delivery::Refused { reply } => self.replied(reply, Some(ErrorCode::TooManyRequests)),
+            Delivery::Published { reply, .. } => self.published(reply),
+            Delivery::Refused { reply } => self.refused(reply),
+            Delivery::History {
+                reply,
+                epoch,
+                top,
+                recovered,
+                publications,
+            } => match reply {
+                ReplyTo::Subscriber { conn, view } => {
+                    self.recovered(conn, view, recovered, publications);
+                }
+                ReplyTo::Client { conn, command } => {
+                    let position = (epoch, top);
+                    self.history_given((conn, command), position, recovered, publications);
+                }
+                _ => {}
+            },
+            Delivery::Presence {
+                reply: ReplyTo::Client { conn, command },
+                complete,
+                infos,
+            } => self.presence_given((conn, command), complete, infos),
+            Delivery::PresenceStats {
+                reply: ReplyTo::Client { conn, command },
+                clients,
+                users,
+            } => self.presence_counted((conn, command), clients, users),
+            Delivery::Answer(answer) => {
+                if let ReplyTo::Event { conn, serial } = answer.reply {
+                    self.answered(conn, serial, &answer);
+                }
+            }
+            Delivery::Order(order) => self.order(&order),
             Delivery::Drain => self.start_drain(),
-            Delivery::Drained => unreachable!("shards do not drain each other"),
+            Delivery::Presence { .. }
+            | Delivery::PresenceStats { .. }
+            | Delivery::Done { .. }
+            | Delivery::Rooms { .. }
+            | Delivery::Drained => {
+                unreachable!("shards ask for these only in a client's name, if at all")
+            }
         }
     }
 
@@ -44,6 +73,7 @@ impl Core {
                 Delivery::Publication { payload, .. } => payload.len(),
                 _ => 0,
             });
+            self.stats.shard.lane_frames_total.add(1);
             self.handle_delivery(delivery);
         }
         Left::Work
@@ -64,81 +94,53 @@ impl Core {
                 Request::Publish(publish) => publish.payload.len(),
                 _ => 0,
             });
+            self.stats.shard.lane_frames_total.add(1);
             self.handle_request(request, peer);
         }
         Left::Work
     }
 
-    fn handle_request(&mut self, request: Request<'_>, peer: NodeId) {
-        self.stats.shard.lane_frames_total.add(1);
+    /// A request of another thread or of this shard's own clients.
+    pub(super) fn handle_request(&mut self, request: Request<'_>, asker: NodeId) {
         match request {
-            Request::Publish(publish) => self.publish_here(&publish, peer),
+            Request::Publish(publish) => self.publish_here(&publish, asker),
             Request::Interest { room, view } => {
-                let (epoch, top) = self.interest(room, peer, view);
-                let sent = self
-                    .outlets
-                    .deliver(peer, &Delivery::Interested { view, epoch, top });
-                sent.expect("room was checked before the request was taken");
+                let (epoch, top) = self.interest(room, asker, view);
+                self.tell(asker, &Delivery::Interested { view, epoch, top });
             }
-            Request::Uninterest { room, view } => self.uninterest(room, peer, view),
+            Request::Uninterest { room, view } => self.uninterest(room, asker, view),
+            Request::Enter { room, conn, info } => self.enter(room, (asker, conn), info),
+            Request::Leave { room, conn } => self.depart(room, (asker, conn)),
+            Request::History { room, read, reply } => self.read_history(room, read, reply, asker),
+            Request::Presence { room, reply } => self.read_presence(room, reply, asker),
+            Request::PresenceStats { room, reply } => {
+                let (clients, users) = self.count_presence(room);
+                self.tell(
+                    asker,
+                    &Delivery::PresenceStats {
+                        reply,
+                        clients,
+                        users,
+                    },
+                );
+            }
+            Request::ForgetHistory { room, reply } => {
+                self.forget_history(room);
+                self.tell(asker, &Delivery::Done { reply });
+            }
+            Request::Rooms { pattern, reply } => self.list_rooms(pattern, reply, asker),
+            Request::Event(_) => unreachable!("events go to the service thread"),
         }
     }
 
-    /// Tells homes of new and of empty views; false when lanes had no room for all.
-    pub(super) fn send_notices(&mut self) -> bool {
-        while let Some(id) = self.notices.front().copied() {
-            if self.outlets.requests_free() < LANE_FRAME_OVERHEAD {
-                return false;
-            }
-            self.notices.pop_front();
-            let here = self.settings.node;
-            let view = self
-                .views
-                .get_mut(id.index, id.generation)
-                .expect("removed only below");
-            view.notice_queued = false;
-            let home = self.settings.hasher.home(view.room());
-            match (view.standing(), view.is_empty()) {
-                (Standing::Unannounced, false) => {
-                    view.announced();
-                    if home == here {
-                        let room = view.room().to_owned();
-                        let (epoch, top) = self.interest(&room, here, id);
-                        self.interested(id, epoch, top);
-                    } else {
-                        let interest = Request::Interest {
-                            room: view.room(),
-                            view: id,
-                        };
-                        self.outlets
-                            .request(home, &interest)
-                            .expect("room was checked above");
-                    }
-                }
-                (Standing::Unannounced, true) => {
-                    self.views.remove(id.index, id.generation);
-                }
-                (_, true) => {
-                    let view = self
-                        .views
-                        .remove(id.index, id.generation)
-                        .expect("seen above");
-                    if home == here {
-                        self.uninterest(view.room(), here, id);
-                    } else {
-                        let uninterest = Request::Uninterest {
-                            room: view.room(),
-                            view: id,
-                        };
-                        self.outlets
-                            .request(home, &uninterest)
-                            .expect("room was checked above");
-                    }
-                }
-                (_, false) => {}
-            }
+    /// Sends a delivery, or handles it when it is for this shard. Room was checked before the request
+    /// was taken.
+    pub(super) fn tell(&mut self, asker: NodeId, delivery: &Delivery<'_>) {
+        if asker == self.settings.node {
+            return self.handle_delivery(*delivery);
         }
-        true
+        let sent = self.outlets.deliver(asker, delivery);
+        sent.expect("requests are taken only while delivery lanes have room");
     }
 
     /// The home sends the view everything from now on: whoever waited for that joins.
@@ -149,48 +151,36 @@ impl Core {
         };
         if epoch == Epoch(0) {
             let refused = view.refused();
-            return self.refuse_subscribes(id, &refused);
-        }
-        for (slot, command) in view.admitted(epoch, top) {
-            self.join(slot, command, id);
-        }
-    }
-
-    /// The home's table is full: whoever waited may try again later.
-    fn refuse_subscribes(&mut self, id: ViewId, refused: &[(u32, u32)]) {
-        for (slot, command) in refused.iter().copied() {
-            let conn = self
-                .conns
-                .get_mut(slot)
-                .expect("whoever waits is connected");
-            conn.subs.retain(|sub| sub.view != id);
-            self.reply_error(slot, command, ErrorCode::TooManyRequests);
-        }
-        self.queue_notice(id);
-    }
-
-    /// A client's publication has its place, or has none.
-    pub(super) fn replied(&mut self, reply: ReplyTo, error: Option<ErrorCode>) {
-        let ReplyTo::Client { conn, command } = reply else {
-            return;
-        };
-        if !self.is_open(conn) {
-            return;
-        }
-        match error {
-            Some(code) => self.reply_error(conn.slot, command, code),
-            None => {
-                self.scratch.clear();
-                json::publish_reply(&mut self.scratch, command);
-                self.queue_text(conn.slot);
+            for slot in refused {
+                self.refuse_sub(slot, id, ErrorCode::TooManyRequests);
             }
+            return self.queue_notice(id);
+        }
+        for slot in view.admitted(epoch, top) {
+            self.join_waiting(slot, id);
         }
     }
 
-    fn is_open(&self, id: ConnId) -> bool {
-        self.conns
-            .get(id.slot)
-            .is_some_and(|conn| conn.id == id && conn.is_open())
+    /// A client's publication has its place.
+    fn published(&mut self, reply: ReplyTo) {
+        if let ReplyTo::Client { conn, command } = reply
+            && self.is_open(conn)
+        {
+            self.reply(conn.slot, command, &Reply::Publish);
+        }
+    }
+
+    /// The home's room table is full.
+    fn refused(&mut self, reply: ReplyTo) {
+        match reply {
+            ReplyTo::Client { conn, command } if self.is_open(conn) => {
+                self.reply_error(conn.slot, command, ErrorCode::TooManyRequests);
+            }
+            ReplyTo::Subscriber { conn, view } if self.is_open(conn) => {
+                self.refuse_sub(conn.slot, view, ErrorCode::TooManyRequests);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -215,13 +205,5 @@ impl TurnBudget {
     fn spend(&mut self, payload_bytes: usize) {
         self.frames -= 1;
         self.bytes = self.bytes.saturating_sub(payload_bytes);
-    }
-}
-
-/// User and client of a publisher, both empty for an upstream service.
-pub(super) fn publisher_names<'a>(publisher: &Publisher<'a>) -> (&'a str, &'a str) {
-    match *publisher {
-        Publisher::Upstream => ("", ""),
-        Publisher::Client { user, client } => (user, client),
     }
 }

@@ -4,8 +4,10 @@ use super::conn::Stage;
 use super::core::Core;
 use crate::base::ConnId;
 use crate::base::reason::CloseReason;
-use crate::room::session::Session;
-use crate::wire::client::Encoding;
+use super::fanout::opcode;
+use crate::limits::{CONTROL_BYTES_CROWDED, CONTROLS_BYTES_PER_SHARD};
+use crate::room::session::{Action, Session};
+use crate::wire::client::{Encoding, Request};
 use crate::wire::frame::{Opcode, Role, server_header};
 use crate::wire::http::{self, HeadStep, Refusal, Upgrade};
 use crate::wire::message::{Assembler, Incoming};
@@ -58,17 +60,15 @@ impl Core {
     }
 
     fn accept_upgrade(&mut self, slot: u32, upgrade: &Upgrade) -> bool {
-        let json = Encoding::Json.subprotocol();
-        let offered = upgrade.protocols.iter().any(|protocol| protocol == json);
-        if !upgrade.protocols.is_empty() && !offered {
-            let detail = "offer the subprotocol centrifuge-json or none";
+        let Some((encoding, subprotocol)) = negotiated(upgrade) else {
+            let detail = "offer the subprotocol centrifuge-json, centrifuge-protobuf or none";
             return self.refuse(slot, Refusal::BadRequest, detail);
-        }
+        };
         self.scratch.clear();
         http::write_switching_protocols(
             &mut self.scratch,
             &upgrade.accept,
-            offered.then_some(json),
+            subprotocol,
         );
         self.stats.shard.upgrades_total.add(1);
         let deadline_ms = self.now_ms + self.settings.stale_ms;
@@ -79,6 +79,8 @@ impl Core {
             assembler: Assembler::new(Role::Server),
             session: Session::new(),
         };
+        conn.encoding = encoding;
+        conn.frame_pings = query_has(upgrade, "cf_ws_frame_ping_pong", "true");
         conn.deadline_ms = deadline_ms;
         self.arm_timer(slot, deadline_ms);
         self.queue_scratch(slot)
@@ -152,14 +154,10 @@ impl Core {
                 Ok(None) => break,
                 Ok(Some(Incoming::Message { opcode: _, payload })) => self.commands(slot, payload),
                 Ok(Some(Incoming::Ping(payload))) => self.pong(slot, payload),
-                Ok(Some(Incoming::Pong(_))) => {}
+                Ok(Some(Incoming::Pong(_))) => self.frame_pong(slot),
                 Ok(Some(Incoming::Close { code, reason: _ })) => {
-                    return self.close_with(
-                        slot,
-                        CloseReason::PeerClosed,
-                        code.unwrap_or(1000),
-                        false,
-                    );
+                    let reason = CloseReason::PeerClosed;
+                    return self.close_with(slot, reason, code.unwrap_or(1000), reason.text());
                 }
                 Err(error) => return self.close(slot, error.reason()),
             }
@@ -190,6 +188,25 @@ impl Core {
         self.queue_scratch(slot);
     }
 
+    /// A pong control frame: the answer to our ping when that was a control frame too.
+    fn frame_pong(&mut self, slot: u32) {
+        let Some(conn) = self.conns.get_mut(slot).filter(|conn| conn.frame_pings) else {
+            return;
+        };
+        let session = conn.session().filter(|session| session.is_pinged());
+        if session.is_some_and(|session| session.handle(Request::Pong) == Action::Ponged) {
+            self.ponged(slot);
+        }
+    }
+
+    /// Queues a ping control frame.
+    pub(super) fn queue_frame_ping(&mut self, slot: u32) {
+        let (header, len) = server_header(Opcode::Ping, 0);
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&header[..len]);
+        self.queue_scratch(slot);
+    }
+
     /// Looks for the peer's close frame after ours; everything before it is dropped.
     fn await_close(&mut self, slot: u32, mut bytes: &mut [u8]) {
         let Some(conn) = self.conns.get_mut(slot) else {
@@ -217,11 +234,10 @@ impl Core {
         let Some(conn) = self.conns.get_mut(slot) else {
             return false;
         };
-        if conn
-            .control
-            .append(&self.scratch, &mut self.controls)
-            .is_err()
-        {
+        let crowded = self.controls.outstanding() > CONTROLS_BYTES_PER_SHARD
+            && conn.control.len() > CONTROL_BYTES_CROWDED;
+        let full = || conn.control.append(&self.scratch, &mut self.controls).is_err();
+        if crowded || full() {
             self.abort(slot, CloseReason::Slow);
             return false;
         }
@@ -229,10 +245,35 @@ impl Core {
         true
     }
 
-    /// As [`Core::queue_scratch`], as the payload of one text frame.
-    pub(super) fn queue_text(&mut self, slot: u32) -> bool {
-        let (header, len) = server_header(Opcode::Text, self.scratch.len());
+    /// As [`Core::queue_scratch`], as the payload of one frame of the connection's encoding.
+    pub(super) fn queue_message(&mut self, slot: u32) -> bool {
+        let encoding = self.conns.get(slot).map(|conn| conn.encoding);
+        let opcode = opcode(encoding.unwrap_or_default());
+        let (header, len) = server_header(opcode, self.scratch.len());
         self.scratch.splice(0..0, header[..len].iter().copied());
         self.queue_scratch(slot)
     }
+}
+
+/// The encoding that the client asks for, and the subprotocol to confirm; `None` when it offers only
+/// others. A query asks for Protobuf without a subprotocol.
+fn negotiated(upgrade: &Upgrade) -> Option<(Encoding, Option<&'static str>)> {
+    if upgrade.protocols.is_empty() {
+        let protobuf = query_has(upgrade, "format", "protobuf")
+            || query_has(upgrade, "cf_protocol", "protobuf");
+        let encoding = if protobuf { Encoding::Protobuf } else { Encoding::Json };
+        return Some((encoding, None));
+    }
+    let offered = upgrade.protocols.iter();
+    let mut known = offered.filter_map(|protocol| {
+        [Encoding::Json, Encoding::Protobuf]
+            .into_iter()
+            .find(|encoding| encoding.subprotocol() == protocol)
+    });
+    known.next().map(|encoding| (encoding, Some(encoding.subprotocol())))
+}
+
+fn query_has(upgrade: &Upgrade, name: &str, value: &str) -> bool {
+    let mut pairs = upgrade.query.as_deref().unwrap_or_default().split('&');
+    pairs.any(|pair| pair.split_once('=') == Some((name, value)))
 }

@@ -7,21 +7,32 @@
 
 mod commands;
 mod conn;
+mod connect;
 mod core;
 mod directory;
 mod dirty;
+mod events;
 mod exchange;
+mod expiry;
 mod fanout;
+mod homes;
+mod identity;
 mod ingress;
+mod notices;
+mod orders;
 mod outbox;
+mod permissions;
+mod queries;
 pub mod settings;
+mod subscribe;
 mod timers;
+mod users;
 
 use self::core::Core;
 use crate::base::stats::Stats;
 use crate::driver::sockets::{Event, Sockets};
 use crate::driver::{Driver, Wait};
-use crate::limits::{COMPLETIONS_PER_TURN, IDLE_WAIT_MS, RECV_OUTPUT_MAX};
+use crate::limits::{COMMAND_OUTPUT_MAX, COMPLETIONS_PER_TURN, IDLE_WAIT_MS};
 use crate::mesh::{Inlets, Port};
 use settings::Settings;
 use std::collections::VecDeque;
@@ -108,6 +119,12 @@ impl<D: Driver> Shard<D> {
     }
 
     fn reap(&mut self) -> Left {
+        let resumed = self.core.resume_stalled();
+        let left = if resumed { Left::Nothing } else { Left::Stalled };
+        left.max(self.reap_events())
+    }
+
+    fn reap_events(&mut self) -> Left {
         while let Some(event) = self.deferred.pop_front() {
             if !self.may_receive() {
                 self.deferred.push_front(event);
@@ -136,7 +153,7 @@ impl<D: Driver> Shard<D> {
     /// Whether the lanes can take whatever one receive may lead to. Earlier notices go first: the
     /// room is for the receive's own.
     fn may_receive(&mut self) -> bool {
-        self.core.send_notices() && self.core.has_room(RECV_OUTPUT_MAX)
+        self.core.send_notices() && self.core.has_room(COMMAND_OUTPUT_MAX)
     }
 
     fn handle(&mut self, event: Event) {

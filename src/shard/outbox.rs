@@ -5,7 +5,6 @@ use super::Shard;
 use super::conn::{Conn, Stage, SubRef};
 use super::core::Core;
 use crate::base::chunk::Part;
-use crate::base::reason::CloseReason;
 use crate::driver::{Driver, Payload};
 use crate::limits::SEND_PARTS_MAX;
 use crate::room::view::Taken;
@@ -21,8 +20,8 @@ enum Outcome {
     Idle,
     /// The socket is to be closed.
     Close,
-    /// Its cursor fell off a tail: it reads too slowly.
-    Lost,
+    /// The cursor of a subscription fell off its tail: it reads too slowly.
+    Lost(SubRef),
 }
 
 impl<D: Driver> Shard<D> {
@@ -61,11 +60,12 @@ impl<D: Driver> Shard<D> {
                 self.core.gone(slot);
                 self.sockets.close(id);
             }
-            // Nothing is in flight, so the close frame follows what was sent; it goes out in the
-            // next flush.
-            Outcome::Lost => {
-                self.core.stats.shard.lost_cursors_total.add(1);
-                self.core.close(slot, CloseReason::Slow);
+            // Nothing is in flight, so what it is told follows what was sent; it goes out in the next
+            // flush.
+            Outcome::Lost(sub) => {
+                if self.core.lost(slot, sub) {
+                    self.core.dirty.mark(slot);
+                }
             }
         }
     }
@@ -88,20 +88,26 @@ impl Core {
             Stage::Upgrading(_) | Stage::Open { .. } | Stage::Closing { .. } => {}
         }
         let mut cut = None;
-        for (at, sub) in conn.subs.iter().enumerate() {
-            if sub.index == SubRef::WAITING {
+        // Pushes wait for the reply to `connect`.
+        let subs = if conn.is_connected() { &conn.subs[..] } else { &[] };
+        for (at, sub) in subs.iter().enumerate() {
+            if sub.is_waiting() {
                 continue;
             }
             let view = views.get_mut(sub.view.index, sub.view.generation);
             let view = view.expect("a subscription keeps its view");
-            match view.take(sub.index, ROOM_PARTS_MAX, parts, pool) {
+            match view.take(sub.flags.kind(), sub.place, ROOM_PARTS_MAX, parts, pool) {
                 Taken::All => {}
                 Taken::Some => {
                     cut = Some(at);
                     break;
                 }
-                // Replies that wait go out before the close frame.
-                Taken::Lost => return Outcome::Lost,
+                // What other rooms gave is sent all the same; then this one is looked at again.
+                Taken::Lost if parts.is_empty() => return Outcome::Lost(*sub),
+                Taken::Lost => {
+                    cut = Some(at);
+                    break;
+                }
             }
         }
         if let Some(at) = cut {

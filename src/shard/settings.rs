@@ -1,12 +1,12 @@
 //! What a shard is told at its start: resolved values, no file and no flag.
 
-use crate::access::Origins;
+use crate::access::{ChannelOptions, Namespaces, Origins, TokenVerifier};
 use crate::base::{NodeId, RoomHasher};
 use crate::limits;
 use crate::room::history::HistoryLimits;
 use crate::room::home::HomeLimits;
-use crate::room::session::Policy;
 use crate::room::tail::TailLimits;
+use std::sync::Arc;
 
 /// A page served to browsers on the client listener.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,67 @@ pub struct Page {
     pub content_type: &'static str,
     /// The body.
     pub body: &'static [u8],
+}
+
+/// What clients may do, apart from what their channels' options say.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientPolicy {
+    /// Connect without a token.
+    pub anonymous: bool,
+    /// Everything without a token; a token that is given is verified all the same. For tests.
+    pub insecure: bool,
+    /// Subscriptions of a connection.
+    pub channels_max: usize,
+    /// Subscribe each user to `#user`.
+    pub personal_channel: bool,
+    /// A service decides on connections without a token.
+    pub connect_hook: bool,
+    /// A service refreshes connections that are about to expire.
+    pub refresh_hook: bool,
+    /// Services answer calls.
+    pub rpc_hook: bool,
+    /// Services are told of messages.
+    pub message_hook: bool,
+    /// Services are told of closed connections.
+    pub disconnect_events: bool,
+    /// Milliseconds that an expired connection has to refresh.
+    pub expired_close_ms: u64,
+    /// Milliseconds that an expired subscription has to refresh.
+    pub expired_sub_close_ms: u64,
+}
+
+impl Default for ClientPolicy {
+    fn default() -> Self {
+        Self {
+            anonymous: false,
+            insecure: false,
+            channels_max: limits::SUBSCRIPTIONS_PER_CONN_MAX,
+            personal_channel: false,
+            connect_hook: false,
+            refresh_hook: false,
+            rpc_hook: false,
+            message_hook: false,
+            disconnect_events: false,
+            expired_close_ms: limits::EXPIRED_CLOSE_MS,
+            expired_sub_close_ms: limits::EXPIRED_CLOSE_MS,
+        }
+    }
+}
+
+/// Bounds of the homes of a namespace.
+pub fn home_limits(options: &ChannelOptions) -> HomeLimits {
+    HomeLimits {
+        history: HistoryLimits {
+            count: if options.has_history() { options.history_count } else { 0 },
+            age_ms: options.history_age_ms,
+            bytes: options.history_bytes,
+        },
+        keys: limits::IDEMPOTENCY_KEYS_MAX,
+        keys_age_ms: limits::IDEMPOTENCY_AGE_MS,
+        meta_ms: options.history_meta_ms,
+        read_max: limits::READ_PUBLICATIONS_MAX,
+        read_bytes_max: limits::READ_BYTES_MAX,
+    }
 }
 
 /// See the module documentation.
@@ -39,13 +100,25 @@ pub struct Settings {
     /// Origins of web pages that may connect.
     pub origins: Origins,
     /// What clients may do.
-    pub policy: Policy,
+    pub clients: ClientPolicy,
+    /// Options of channels.
+    pub namespaces: Arc<Namespaces>,
+    /// Bounds of homes, by namespace.
+    pub homes: Arc<[HomeLimits]>,
+    /// Verifies connection tokens.
+    pub tokens: Arc<TokenVerifier>,
+    /// Verifies subscription tokens.
+    pub subscription_tokens: Arc<TokenVerifier>,
+    /// Unix time in milliseconds when the driver's clock was at 0.
+    pub unix_at_zero_ms: u64,
+    /// Makes epochs, with `incarnation`; survives a restart with the state file.
+    pub epoch_seed: u64,
+    /// Counts how often a room's position was forgotten; as `epoch_seed`.
+    pub incarnation: u32,
     /// Client connections of this shard; one more is refused with 503.
     pub connections_max: usize,
     /// Rooms whose home this shard may be.
     pub homes_max: usize,
-    /// Bounds of homes.
-    pub home: HomeLimits,
     /// Bytes of all histories of this shard.
     pub histories_bytes: usize,
     /// Milliseconds after which an idle home is forgotten.
@@ -71,6 +144,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Sets the options of channels and the bounds of homes that follow from them.
+    pub fn set_namespaces(&mut self, namespaces: Arc<Namespaces>) {
+        self.homes = namespaces.iter().map(home_limits).collect();
+        self.namespaces = namespaces;
+    }
+
     /// The defaults of `limits.rs` for one shard of `shards`: nothing allowed, no pages.
     pub fn new(node: NodeId, hasher: RoomHasher, shards: u16, seed: u64) -> Self {
         Self {
@@ -82,18 +161,16 @@ impl Settings {
             path: "/connection/websocket".into(),
             pages: &[],
             origins: Origins::default(),
-            policy: Policy::default(),
+            clients: ClientPolicy::default(),
+            namespaces: Arc::default(),
+            homes: Arc::new([home_limits(&ChannelOptions::default())]),
+            tokens: Arc::default(),
+            subscription_tokens: Arc::default(),
+            unix_at_zero_ms: 0,
+            epoch_seed: seed.rotate_left(7),
+            incarnation: 0,
             connections_max: usize::MAX,
             homes_max: limits::HOMES_PER_SHARD_MAX,
-            home: HomeLimits {
-                history: HistoryLimits {
-                    count: limits::HISTORY_COUNT,
-                    age_ms: limits::HISTORY_AGE_MS,
-                    bytes: limits::HISTORY_BYTES,
-                },
-                keys: limits::IDEMPOTENCY_KEYS_MAX,
-                keys_age_ms: limits::IDEMPOTENCY_AGE_MS,
-            },
             histories_bytes: limits::HISTORIES_BYTES_PER_SHARD,
             home_idle_ms: limits::HOME_IDLE_MS,
             tail: TailLimits {

@@ -2,6 +2,7 @@
 
 use super::conn::Stage;
 use super::core::Core;
+use crate::access::NamespaceIndex;
 use crate::base::ConnId;
 use crate::base::reason::CloseReason;
 
@@ -12,6 +13,13 @@ pub(super) enum TimerKey {
     Conn(ConnId),
     /// Expiry of what a home keeps, and of the home.
     Home {
+        /// Index in the directory.
+        index: u32,
+        /// Its generation.
+        generation: u32,
+    },
+    /// Joins and leaves that a home holds back.
+    Members {
         /// Index in the directory.
         index: u32,
         /// Its generation.
@@ -39,6 +47,9 @@ impl Core {
             match key {
                 TimerKey::Conn(id) => self.conn_timer(id),
                 TimerKey::Home { index, generation } => self.home_timer(index, generation),
+                TimerKey::Members { index, generation } => {
+                    self.push_memberships(index, generation);
+                }
             }
         }
     }
@@ -61,8 +72,12 @@ impl Core {
         if stuck {
             return self.abort(id.slot, CloseReason::Slow);
         }
+        let has_extra = conn.extra.is_some();
         if conn.deadline_ms <= self.now_ms {
             self.deadline_passed(id.slot);
+        }
+        if has_extra {
+            self.expire(id.slot);
         }
         let Some(conn) = self.conns.get(id.slot) else {
             return;
@@ -74,12 +89,14 @@ impl Core {
             0 => u64::MAX,
             since => since + write_ms,
         };
-        self.arm_timer(id.slot, conn.deadline_ms.min(write_at));
+        let deadline_ms = conn.deadline_ms.min(write_at);
+        let expiry_ms = self.next_expiry_ms(id.slot).unwrap_or(u64::MAX);
+        self.arm_timer(id.slot, deadline_ms.min(expiry_ms));
     }
 
     /// Milliseconds between two looks at what a home keeps.
-    pub(super) fn home_check_ms(&self) -> u64 {
-        let history_ms = self.settings.home.history.age_ms.max(1_000);
+    pub(super) fn home_check_ms(&self, namespace: NamespaceIndex) -> u64 {
+        let history_ms = self.home_limits(namespace).history.age_ms.max(1_000);
         self.settings.home_idle_ms.min(history_ms)
     }
 
@@ -87,13 +104,14 @@ impl Core {
         let Some(home) = self.homes.get_mut(index, generation) else {
             return;
         };
-        let before = home.history_bytes();
-        let forgotten = home.expire(self.now_ms, &self.settings.home, self.settings.home_idle_ms);
+        let (before, namespace) = (home.history_bytes(), home.namespace);
+        let limits = &self.settings.homes[usize::from(namespace)];
+        let forgotten = home.expire(self.now_ms, limits, self.settings.home_idle_ms);
         self.history_bytes = self.history_bytes + home.history_bytes() - before;
         if forgotten {
-            self.homes.remove(index, generation);
+            self.forget_home(index, generation);
         } else {
-            let check_ms = self.now_ms + self.home_check_ms();
+            let check_ms = self.now_ms + self.home_check_ms(namespace);
             self.wheel
                 .insert(check_ms, TimerKey::Home { index, generation });
         }
