@@ -2,7 +2,8 @@
 //!
 //! Field types are strict, unknown fields are skipped, `null` is the same as absent. Objects are read by
 //! hand-written visitors because derived ones would also take arrays for objects and would copy every
-//! optional string. An ordinary command allocates nothing: strings without escapes are borrowed.
+//! optional string. An ordinary command allocates nothing: strings without escapes are borrowed. Data that
+//! nests costs one small allocation, the syntax check's stack.
 
 use crate::limits::SUBSCRIPTIONS_PER_CONN_MAX;
 use crate::wire::client::{BadCommand, Command, Recover, Request, StreamPosition};

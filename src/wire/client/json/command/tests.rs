@@ -64,7 +64,7 @@ fn ordinary_strings_are_borrowed_and_escapes_are_resolved() {
 #[test]
 fn reading_an_ordinary_command_allocates_nothing() {
     let message = concat!(
-        r#"{"id":1,"connect":{"token":"tok","name":"js","data":{"a":[1]}}}"#,
+        r#"{"id":1,"connect":{"token":"tok","name":"js","data":{"a":1}}}"#,
         "\n",
         r#"{"id":2,"subscribe":{"channel":"c","recover":true,"epoch":"e","offset":3,"tf":{"op":""}}}"#,
         "\n",
