@@ -5,12 +5,8 @@
 //! Reading borrows from the message, writing appends to the caller's buffer.
 
 mod command;
-mod fuzz;
 mod reply;
+mod value;
 
-pub use command::commands;
-pub use fuzz::fuzz_commands;
-pub use reply::{
-    connect_reply, error_reply, ping, publication_push, publish_reply, subscribe_reply,
-    unsubscribe_reply,
-};
+pub(super) use command::{count, take_command};
+pub use reply::{ping, push, reply};

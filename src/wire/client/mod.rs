@@ -4,10 +4,12 @@
 //! values; [`json`] and [`protobuf`] are two ways to write them, [`flat`] is how they cross lanes.
 //! Nothing here keeps state: order and dispatch rules that need a session are the session's.
 
+mod commands;
 pub mod flat;
 pub mod json;
 pub mod protobuf;
 
+pub use commands::Commands;
 pub use flat::Tags;
 
 use crate::base::Content;
@@ -188,13 +190,16 @@ pub enum BadCommand {
     NotUtf8,
     /// A line that is not a JSON object with fields of the right types.
     NotJson,
+    /// Bytes that are not a length and a Protobuf command of that length.
+    NotProtobuf,
     /// An id, but no known request.
     NoRequest,
     /// A channel that is empty or missing.
     NoChannel,
     /// Data that nests deeper than [`crate::limits::JSON_DEPTH_MAX`].
     TooDeep,
-    /// More than [`crate::limits::COMMANDS_PER_MESSAGE_MAX`] commands.
+    /// More than [`crate::limits::COMMANDS_PER_MESSAGE_MAX`] commands, or more than
+    /// [`crate::limits::SUBSCRIPTIONS_PER_CONN_MAX`] channels in a `connect`.
     TooMany,
 }
 
@@ -211,10 +216,11 @@ impl fmt::Display for BadCommand {
             Self::Empty => "empty message or line",
             Self::NotUtf8 => "not UTF-8",
             Self::NotJson => "not a command in JSON",
+            Self::NotProtobuf => "not a command in Protobuf",
             Self::NoRequest => "command without a request",
             Self::NoChannel => "command without a channel",
             Self::TooDeep => "data nests too deep",
-            Self::TooMany => "too many commands in a message",
+            Self::TooMany => "too many commands or channels in a message",
         })
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Field types are strict, unknown fields are skipped, `null` is the same as absent. Objects are read by
 //! hand-written visitors because derived ones would also take arrays for objects and would copy every
-//! optional string. An ordinary command allocates nothing: strings without escapes are borrowed.
+//! optional string. An ordinary command allocates nothing: strings without escapes are borrowed. Data that
+//! nests costs one small allocation, the syntax check's stack.
 
-use crate::limits::COMMANDS_PER_MESSAGE_MAX;
-use crate::wire::client::{BadCommand, Command, Request};
+use crate::limits::SUBSCRIPTIONS_PER_CONN_MAX;
+use crate::wire::client::{BadCommand, Command, Recover, Request, StreamPosition};
+use crate::wire::client::{Connect as ConnectRequest, Subscribe as SubscribeRequest};
 use crate::wire::payload::json_depth_is_allowed;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
@@ -14,50 +16,32 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// The commands of one message, in their order. After the first error there are no more.
-pub fn commands(message: &[u8]) -> impl Iterator<Item = Result<Command<'_>, BadCommand>> {
-    let mut state = match simdutf8::basic::from_utf8(message) {
-        Ok(text) => State::Rest(text.strip_suffix('\n').unwrap_or(text)),
-        Err(_) => State::Bad(BadCommand::NotUtf8),
+/// Takes the first line from `message`, newline included, and reads it. One newline may end a message,
+/// so nothing is left behind it; an empty line anywhere else is an error.
+pub(in crate::wire::client) fn take_command<'a>(
+    message: &mut &'a [u8],
+) -> Result<Command<'a>, BadCommand> {
+    let line = match memchr::memchr(b'\n', message) {
+        Some(end) => {
+            let (line, rest) = message.split_at(end);
+            *message = &rest[1..];
+            line
+        }
+        None => std::mem::take(message),
     };
-    let mut count = 0;
-    std::iter::from_fn(move || {
-        let (line, next) = match std::mem::replace(&mut state, State::Done) {
-            State::Done => return None,
-            State::Bad(bad) => return Some(Err(bad)),
-            State::Rest(rest) => split_line(rest),
-        };
-        count += 1;
-        if count > COMMANDS_PER_MESSAGE_MAX {
-            return Some(Err(BadCommand::TooMany));
-        }
-        let command = command(line);
-        if command.is_ok() {
-            state = next;
-        }
-        Some(command)
-    })
-}
-
-enum State<'a> {
-    /// What has not been read; a line even when it is empty.
-    Rest(&'a str),
-    /// Reported by the next call.
-    Bad(BadCommand),
-    Done,
-}
-
-fn split_line(rest: &str) -> (&str, State<'_>) {
-    match memchr::memchr(b'\n', rest.as_bytes()).and_then(|end| rest.split_at_checked(end)) {
-        Some((line, next)) => (line, State::Rest(next.get(1..).unwrap_or_default())),
-        None => (rest, State::Done),
-    }
-}
-
-fn command(line: &str) -> Result<Command<'_>, BadCommand> {
     if line.is_empty() {
         return Err(BadCommand::Empty);
     }
+    command(simdutf8::basic::from_utf8(line).map_err(|_| BadCommand::NotUtf8)?)
+}
+
+/// Lines of a message.
+pub(in crate::wire::client) fn count(message: &[u8]) -> usize {
+    let message = message.strip_suffix(b"\n").unwrap_or(message);
+    memchr::memchr_iter(b'\n', message).count() + 1
+}
+
+fn command(line: &str) -> Result<Command<'_>, BadCommand> {
     let document: Document<'_> = serde_json::from_str(line).map_err(|_| BadCommand::NotJson)?;
     let id = document.id.0;
     let request = if id == 0 {
@@ -71,45 +55,105 @@ fn command(line: &str) -> Result<Command<'_>, BadCommand> {
 impl<'a> Document<'a> {
     /// The first request in the order of the protocol's field numbers.
     fn first_request(self) -> Result<Request<'a>, BadCommand> {
-        if let Some(Connect { token, name }) = self.connect {
-            let [token, name] = [token, name].map(non_empty);
-            return Ok(Request::Connect { token, name });
+        if let Some(fields) = self.connect {
+            connect(fields)
+        } else if let Some(fields) = self.subscribe {
+            subscribe(fields)
+        } else if let Some(fields) = self.unsubscribe {
+            let channel = channel(fields.channel)?;
+            Ok(Request::Unsubscribe { channel })
+        } else if let Some(fields) = self.publish {
+            let channel = channel(fields.channel)?;
+            let data = data(fields.data)?;
+            Ok(Request::Publish { channel, data })
+        } else if let Some(fields) = self.presence {
+            let channel = channel(fields.channel)?;
+            Ok(Request::Presence { channel })
+        } else if let Some(fields) = self.presence_stats {
+            let channel = channel(fields.channel)?;
+            Ok(Request::PresenceStats { channel })
+        } else if let Some(fields) = self.history {
+            history(fields)
+        } else if self.ping.is_some() {
+            Ok(Request::Ping)
+        } else if let Some(fields) = self.send {
+            send(fields)
+        } else {
+            self.application_request()
         }
-        if let Some(subscribe) = self.subscribe {
-            return Ok(Request::Subscribe {
-                channel: channel(subscribe.channel)?,
-                token: non_empty(subscribe.token),
-                recover: subscribe.recover.0,
-                flag: subscribe.flag.0,
-                kind: subscribe.kind.0,
-            });
+    }
+
+    /// The requests with the highest field numbers.
+    fn application_request(self) -> Result<Request<'a>, BadCommand> {
+        if let Some(fields) = self.rpc {
+            let method = fields.method.0;
+            let data = data(fields.data)?;
+            Ok(Request::Rpc { method, data })
+        } else if let Some(fields) = self.refresh {
+            let token = fields.token.0;
+            Ok(Request::Refresh { token })
+        } else if let Some(fields) = self.sub_refresh {
+            let channel = channel(fields.channel)?;
+            let token = fields.token.0;
+            Ok(Request::SubRefresh { channel, token })
+        } else {
+            Err(BadCommand::NoRequest)
         }
-        if let Some(unsubscribe) = self.unsubscribe {
-            let channel = channel(unsubscribe.channel)?;
-            return Ok(Request::Unsubscribe { channel });
-        }
-        if let Some(publish) = self.publish {
-            return Ok(Request::Publish {
-                channel: channel(publish.channel)?,
-                data: data(publish.data)?,
-            });
-        }
-        let before_send = [self.presence, self.presence_stats, self.history, self.ping];
-        if before_send.contains(&Present(true)) {
-            return Ok(Request::Unsupported);
-        }
-        if let Some(message) = self.send {
-            return send(message);
-        }
-        if [self.rpc, self.refresh, self.sub_refresh].contains(&Present(true)) {
-            return Ok(Request::Unsupported);
-        }
-        Err(BadCommand::NoRequest)
     }
 }
 
-fn send(message: Message<'_>) -> Result<Request<'_>, BadCommand> {
-    data(message.data).map(|data| Request::Send { data })
+fn connect(fields: Connect<'_>) -> Result<Request<'_>, BadCommand> {
+    let subs = fields.subs.0;
+    if subs.len() > SUBSCRIPTIONS_PER_CONN_MAX {
+        return Err(BadCommand::TooMany);
+    }
+    if subs.iter().any(|(channel, _)| channel.is_empty()) {
+        return Err(BadCommand::NoChannel);
+    }
+    Ok(Request::Connect(ConnectRequest {
+        token: non_empty(fields.token),
+        data: data(fields.data)?,
+        subs,
+        name: non_empty(fields.name),
+        version: non_empty(fields.version),
+    }))
+}
+
+fn subscribe(fields: Subscribe<'_>) -> Result<Request<'_>, BadCommand> {
+    Ok(Request::Subscribe(SubscribeRequest {
+        channel: channel(fields.channel)?,
+        token: non_empty(fields.token),
+        recover: recover(fields.recover.0, fields.offset.0, fields.epoch),
+        data: data(fields.data)?,
+        positioned: fields.positioned.0,
+        recoverable: fields.recoverable.0,
+        join_leave: fields.join_leave.0,
+        delta_fossil: fields.delta.0 == "fossil",
+        filter: fields.filter.is_some(),
+        flag: fields.flag.0,
+        kind: fields.kind.0,
+    }))
+}
+
+fn recover(wanted: bool, offset: u64, Text(epoch): Text<'_>) -> Recover<'_> {
+    let since = StreamPosition { offset, epoch };
+    Recover { wanted, since }
+}
+
+fn history(fields: History<'_>) -> Result<Request<'_>, BadCommand> {
+    Ok(Request::History {
+        channel: channel(fields.channel)?,
+        limit: fields.limit.0,
+        since: fields.since.map(|since| StreamPosition {
+            offset: since.offset.0,
+            epoch: since.epoch.0,
+        }),
+        reverse: fields.reverse.0,
+    })
+}
+
+fn send(fields: Message<'_>) -> Result<Request<'_>, BadCommand> {
+    data(fields.data).map(|data| Request::Send { data })
 }
 
 fn channel(Text(channel): Text<'_>) -> Result<Cow<'_, str>, BadCommand> {
@@ -119,11 +163,11 @@ fn channel(Text(channel): Text<'_>) -> Result<Cow<'_, str>, BadCommand> {
     Ok(channel)
 }
 
-fn data(Data(data): Data<'_>) -> Result<&str, BadCommand> {
+fn data(Data(data): Data<'_>) -> Result<Cow<'_, [u8]>, BadCommand> {
     if !json_depth_is_allowed(data.as_bytes()) {
         return Err(BadCommand::TooDeep);
     }
-    Ok(data)
+    Ok(Cow::Borrowed(data.as_bytes()))
 }
 
 fn non_empty(Text(text): Text<'_>) -> Option<Cow<'_, str>> {
@@ -172,35 +216,51 @@ object! {
         id "id": OrZero<u32>,
         connect "connect": Option<Connect<'a>>,
         subscribe "subscribe": Option<Subscribe<'a>>,
-        unsubscribe "unsubscribe": Option<Unsubscribe<'a>>,
+        unsubscribe "unsubscribe": Option<OfChannel<'a>>,
         publish "publish": Option<Publish<'a>>,
-        presence "presence": Present,
-        presence_stats "presence_stats": Present,
-        history "history": Present,
-        ping "ping": Present,
+        presence "presence": Option<OfChannel<'a>>,
+        presence_stats "presence_stats": Option<OfChannel<'a>>,
+        history "history": Option<History<'a>>,
+        ping "ping": Option<AnyObject>,
         send "send": Option<Message<'a>>,
-        rpc "rpc": Present,
-        refresh "refresh": Present,
-        sub_refresh "sub_refresh": Present,
+        rpc "rpc": Option<Rpc<'a>>,
+        refresh "refresh": Option<Refresh<'a>>,
+        sub_refresh "sub_refresh": Option<SubRefresh<'a>>,
     }
 }
 
 object! {
-    Connect { token "token": Text<'a>, name "name": Text<'a>, }
+    Connect {
+        token "token": Text<'a>,
+        data "data": Data<'a>,
+        subs "subs": Subs<'a>,
+        name "name": Text<'a>,
+        version "version": Text<'a>,
+    }
 }
 
 object! {
+    /// Also the position of a server-side subscription in `connect`.
     Subscribe {
         channel "channel": Text<'a>,
         token "token": Text<'a>,
         recover "recover": OrZero<bool>,
+        epoch "epoch": Text<'a>,
+        offset "offset": OrZero<u64>,
+        data "data": Data<'a>,
+        positioned "positioned": OrZero<bool>,
+        recoverable "recoverable": OrZero<bool>,
+        join_leave "join_leave": OrZero<bool>,
+        delta "delta": Text<'a>,
+        filter "tf": Option<AnyObject>,
         flag "flag": OrZero<i64>,
         kind "type": OrZero<i32>,
     }
 }
 
 object! {
-    Unsubscribe { channel "channel": Text<'a>, }
+    /// A request that has nothing but a channel.
+    OfChannel { channel "channel": Text<'a>, }
 }
 
 object! {
@@ -208,7 +268,74 @@ object! {
 }
 
 object! {
+    History {
+        channel "channel": Text<'a>,
+        limit "limit": OrZero<i32>,
+        since "since": Option<Since<'a>>,
+        reverse "reverse": OrZero<bool>,
+    }
+}
+
+object! {
+    Since { offset "offset": OrZero<u64>, epoch "epoch": Text<'a>, }
+}
+
+object! {
     Message { data "data": Data<'a>, }
+}
+
+object! {
+    Rpc { method "method": Text<'a>, data "data": Data<'a>, }
+}
+
+object! {
+    Refresh { token "token": Text<'a>, }
+}
+
+object! {
+    SubRefresh { channel "channel": Text<'a>, token "token": Text<'a>, }
+}
+
+/// Positions by channel. Once there is one too many, more are read but not kept.
+#[derive(Default)]
+struct Subs<'a>(Vec<(Cow<'a, str>, Recover<'a>)>);
+
+impl<'a> Subs<'a> {
+    fn insert(&mut self, channel: Cow<'a, str>, position: Recover<'a>) {
+        if let Some(known) = self.0.iter_mut().find(|(known, _)| *known == channel) {
+            known.1 = position;
+        } else if self.0.len() <= SUBSCRIPTIONS_PER_CONN_MAX {
+            self.0.push((channel, position));
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Subs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Channels<'a>(PhantomData<&'a str>);
+        impl<'de: 'a, 'a> Visitor<'de> for Channels<'a> {
+            type Value = Subs<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut subs = Subs::default();
+                while let Some((Text(channel), fields)) = map.next_entry()? {
+                    let fields: Subscribe<'_> = fields;
+                    let position = recover(fields.recover.0, fields.offset.0, fields.epoch);
+                    subs.insert(channel, position);
+                }
+                Ok(subs)
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(Subs::default())
+            }
+        }
+        deserializer.deserialize_any(Channels(PhantomData))
+    }
 }
 
 /// A string, borrowed when it has no escapes; `null` is the empty string.
@@ -261,255 +388,27 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for OrZero<T> {
     }
 }
 
-/// Whether a request is there whose fields do not matter.
-#[derive(Clone, Copy, Default, PartialEq)]
-struct Present(bool);
+/// An object whose fields do not matter.
+struct AnyObject;
 
-impl<'de> Deserialize<'de> for Present {
+impl<'de> Deserialize<'de> for AnyObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Option::<IgnoredAny>::deserialize(deserializer).map(|value| Self(value.is_some()))
+        struct AnyFields;
+        impl<'de> Visitor<'de> for AnyFields {
+            type Value = ();
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(())
+            }
+        }
+        deserializer.deserialize_map(AnyFields).map(|()| Self)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all(message: &str) -> Vec<Result<Command<'_>, BadCommand>> {
-        commands(message.as_bytes()).collect()
-    }
-
-    fn one(message: &str) -> Result<Command<'_>, BadCommand> {
-        let mut all = all(message);
-        assert_eq!(all.len(), 1, "{message}");
-        all.remove(0)
-    }
-
-    fn request(message: &str) -> Request<'_> {
-        one(message).expect(message).request
-    }
-
-    fn subscribe(channel: &str) -> Request<'_> {
-        Request::Subscribe {
-            channel: channel.into(),
-            token: None,
-            recover: false,
-            flag: 0,
-            kind: 0,
-        }
-    }
-
-    #[test]
-    fn the_first_frame_of_an_sdk_is_read_in_order() {
-        let message = concat!(
-            r#"{"connect":{"token":"tok","name":"js"},"id":1}"#,
-            "\n",
-            r#"{"subscribe":{"channel":"news","flag":1},"id":2}"#,
-        );
-        let connect = Request::Connect {
-            token: Some("tok".into()),
-            name: Some("js".into()),
-        };
-        let subscribe = Request::Subscribe {
-            channel: "news".into(),
-            token: None,
-            recover: false,
-            flag: 1,
-            kind: 0,
-        };
-        let expected = [(1, connect), (2, subscribe)]
-            .map(|(id, request)| Ok(Command { id, request }))
-            .to_vec();
-        assert_eq!(all(message), expected);
-        assert_eq!(all(&format!("{message}\n")), expected);
-    }
-
-    #[test]
-    fn ordinary_strings_are_borrowed_and_escapes_are_resolved() {
-        let Request::Subscribe { channel, .. } = request(r#"{"id":2,"subscribe":{"channel":"a"}}"#)
-        else {
-            panic!("a subscribe");
-        };
-        assert!(matches!(channel, Cow::Borrowed("a")));
-        assert_eq!(
-            request(r#"{"id":2,"subscribe":{"channel":"\u00e4\n"}}"#),
-            subscribe("\u{e4}\n")
-        );
-    }
-
-    #[test]
-    fn every_field_of_the_offered_requests_is_read() {
-        assert_eq!(
-            request(
-                r#"{"id":3,"subscribe":{"channel":"n","token":"t","recover":true,"epoch":"e","offset":13,"flag":3,"type":4,"tf":{"nodes":[{}]}}}"#
-            ),
-            Request::Subscribe {
-                channel: "n".into(),
-                token: Some("t".into()),
-                recover: true,
-                flag: 3,
-                kind: 4,
-            }
-        );
-        assert_eq!(
-            request(r#"{"id":4,"publish":{"channel":"chat","data": {"x": [1, "a"]} }}"#),
-            Request::Publish {
-                channel: "chat".into(),
-                data: r#"{"x": [1, "a"]}"#,
-            }
-        );
-        assert_eq!(
-            request(r#"{"id":11,"unsubscribe":{"channel":"news"}}"#),
-            Request::Unsubscribe {
-                channel: "news".into()
-            }
-        );
-        assert_eq!(
-            one(r#"{"send":{"data":{"typing":true}}}"#),
-            Ok(Command {
-                id: 0,
-                request: Request::Send {
-                    data: r#"{"typing":true}"#
-                }
-            })
-        );
-    }
-
-    #[test]
-    fn null_data_is_data_and_missing_data_is_empty() {
-        for (fields, expected) in [(r#","data":null"#, "null"), ("", "")] {
-            let message = format!(r#"{{"id":1,"publish":{{"channel":"c"{fields}}}}}"#);
-            let Request::Publish { data, .. } = request(&message) else {
-                panic!("a publish");
-            };
-            assert_eq!(data, expected);
-        }
-    }
-
-    #[test]
-    fn without_id_and_send_a_command_is_a_pong_whatever_it_carries() {
-        for message in [
-            "{}",
-            r#"{"id":0}"#,
-            r#"{"id":null,"send":null}"#,
-            r#"{"subscribe":{"channel":"news"}}"#,
-            r#"{"rpc":{}}"#,
-        ] {
-            let expected = Command {
-                id: 0,
-                request: Request::Pong,
-            };
-            assert_eq!(one(message), Ok(expected), "{message}");
-        }
-    }
-
-    #[test]
-    fn of_several_requests_the_first_by_field_number_counts() {
-        assert_eq!(
-            request(
-                r#"{"id":1,"send":{"data":1},"rpc":{},"publish":{"channel":"b","data":1},"subscribe":{"channel":"a"}}"#
-            ),
-            subscribe("a")
-        );
-        assert_eq!(
-            request(r#"{"id":1,"send":{"data":1},"history":{"channel":"a"}}"#),
-            Request::Unsupported
-        );
-        assert_eq!(
-            request(r#"{"id":1,"rpc":{},"send":{"data":1}}"#),
-            Request::Send { data: "1" }
-        );
-    }
-
-    #[test]
-    fn requests_that_are_not_offered_are_told_from_unknown_ones() {
-        for name in [
-            "presence",
-            "presence_stats",
-            "history",
-            "ping",
-            "rpc",
-            "refresh",
-            "sub_refresh",
-        ] {
-            let message = format!(r#"{{"id":5,"{name}":{{"channel":"c","since":{{}}}}}}"#);
-            assert_eq!(request(&message), Request::Unsupported, "{name}");
-        }
-        assert_eq!(one(r#"{"id":5}"#), Err(BadCommand::NoRequest));
-        assert_eq!(one(r#"{"id":5,"dance":{}}"#), Err(BadCommand::NoRequest));
-    }
-
-    #[test]
-    fn a_channel_must_be_named() {
-        for message in [
-            r#"{"id":1,"subscribe":{}}"#,
-            r#"{"id":1,"subscribe":{"channel":""}}"#,
-            r#"{"id":1,"unsubscribe":{"channel":null}}"#,
-            r#"{"id":1,"publish":{"data":1}}"#,
-        ] {
-            assert_eq!(one(message), Err(BadCommand::NoChannel), "{message}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_a_command_object_is_refused() {
-        for message in [
-            "null",
-            "[]",
-            "1",
-            "{",
-            "{}{}",
-            " ",
-            "{\"id\":1,}",
-            r#"[1,{"token":"t"}]"#,
-            r#"{"id":-1}"#,
-            r#"{"id":4294967296}"#,
-            r#"{"id":"1"}"#,
-            r#"{"id":1.5}"#,
-            r#"{"id":1,"subscribe":["news"]}"#,
-            r#"{"id":1,"subscribe":"news"}"#,
-            r#"{"id":1,"subscribe":{"channel":7}}"#,
-            r#"{"id":1,"publish":{"channel":"c","data":}}"#,
-        ] {
-            assert_eq!(one(message), Err(BadCommand::NotJson), "{message}");
-        }
-        let not_utf8 = b"{\"x\":\"\xff\"}";
-        assert!(commands(not_utf8).eq([Err(BadCommand::NotUtf8)]));
-    }
-
-    #[test]
-    fn an_empty_line_is_refused_except_one_at_the_end() {
-        let pong = || {
-            Ok(Command {
-                id: 0,
-                request: Request::Pong,
-            })
-        };
-        assert_eq!(all(""), [Err(BadCommand::Empty)]);
-        assert_eq!(all("\n"), [Err(BadCommand::Empty)]);
-        assert_eq!(all("{}\n"), [pong()]);
-        assert_eq!(all("{}\n\n"), [pong(), Err(BadCommand::Empty)]);
-        assert_eq!(all("{}\n\n{}"), [pong(), Err(BadCommand::Empty)]);
-        assert_eq!(all("\n{}"), [Err(BadCommand::Empty)]);
-        assert_eq!(all("{}\r\n{}"), [pong(), pong()]);
-    }
-
-    #[test]
-    fn a_message_holds_a_bounded_number_of_commands() {
-        let full = "{}\n".repeat(COMMANDS_PER_MESSAGE_MAX);
-        assert!(all(&full).iter().all(Result::is_ok));
-        let message = format!("{full}{{}}");
-        let over = all(&message);
-        assert_eq!(over.len(), COMMANDS_PER_MESSAGE_MAX + 1);
-        assert_eq!(over.last(), Some(&Err(BadCommand::TooMany)));
-    }
-
-    #[test]
-    fn depth_bombs_are_refused_or_skipped_without_the_stack() {
-        let bomb = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
-        let data = format!(r#"{{"id":1,"publish":{{"channel":"c","data":{bomb}}}}}"#);
-        assert_eq!(one(&data), Err(BadCommand::TooDeep));
-        let unknown = format!(r#"{{"id":1,"later":{bomb},"subscribe":{{"channel":"c"}}}}"#);
-        assert_eq!(request(&unknown), subscribe("c"));
-    }
-}
+mod tests;
