@@ -2,8 +2,13 @@
 
 mod namespaces;
 mod origin;
+mod tokens;
 
 pub use namespaces::{
     ChannelOptions, DataFormat, Grant, NamespaceIndex, Namespaces, Privacy, is_listed,
 };
-pub use origin::Origins;
+pub use origin::{Origins, glob_matches};
+pub use tokens::{
+    ConnectionClaims, OwnedData, Overrides, SubscriptionClaims, SubscriptionOptions, TokenError,
+    TokenSettings, TokenVerifier,
+};

@@ -36,6 +36,25 @@ impl Origins {
     }
 }
 
+/// Whether `text` matches a pattern in which `*` stands for any characters.
+pub fn glob_matches(pattern: &str, text: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = pieces.next_back() else {
+        return rest.is_empty();
+    };
+    for piece in pieces {
+        match rest.find(piece) {
+            Some(at) => rest = &rest[at + piece.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
 /// Glob match with a linear bound on retries: on a mismatch only the last `*` takes one more.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
@@ -88,6 +107,16 @@ mod tests {
             assert!(!origins.allow(Some(other)), "{other}");
         }
         assert!(Origins::new(["*"]).allow(Some("null")));
+    }
+
+    #[test]
+    fn a_glob_matches_whole_names() {
+        for (pattern, text) in [("a*", "abc"), ("*c", "abc"), ("a*b*c", "a--b--bc"), ("*", "")] {
+            assert!(glob_matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("a", "ab"), ("a*b", "a"), ("ab*b", "ab"), ("*x*", "abc")] {
+            assert!(!glob_matches(pattern, text), "{pattern} {text}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! sockets, rooms or protocols.
 
 pub mod chunk;
+pub mod client_id;
 pub mod content;
 pub mod ids;
 pub mod reason;

@@ -2,7 +2,7 @@
 
 use super::history::{History, HistoryLimits, Stored};
 use super::recent::{Key, Recent};
-use crate::base::{Content, Epoch, NodeId, Offset, ViewId};
+use crate::base::{ConnId, Content, Epoch, NodeId, Offset, ViewId};
 
 /// Bounds of what a home keeps.
 #[derive(Clone, Copy, Debug)]
@@ -13,23 +13,15 @@ pub struct HomeLimits {
     pub keys: usize,
     /// Milliseconds that a key is remembered.
     pub keys_age_ms: u64,
+    pub meta_ms: u64,
+    pub read_max: usize,
+    pub read_bytes_max: usize,
 }
+pub enum Read { Recover { epoch: Option<Epoch>, offset: Offset }, RecoverNewest { epoch: Option<Epoch>, offset: Offset }, Page { limit: u32, since: Option<(Option<Epoch>, Offset)>, reverse: bool } }
+
 
 /// A publication on its way into the room.
-#[derive(Clone, Copy, Debug)]
-pub struct Incoming<'a> {
-    /// What the payload is.
-    pub content: Content,
-    /// The payload.
-    pub payload: &'a [u8],
-    /// User and connection id of a client that publishes; empty for an upstream service.
-    pub publisher: (&'a str, &'a str),
-    /// Idempotency key.
-    pub key: Option<Key>,
-    /// Goes to the subscribers of the moment only: no offset, no history.
-    pub skip_history: bool,
-}
-
+pub struct Incoming<'a> { pub publication: crate::wire::client::Publication<'a>, pub key: Option<Key>, pub skip_history: bool }
 /// What became of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
@@ -53,6 +45,8 @@ pub struct Home {
     /// Whether its shard looks after its expiry. Not for a home that was only subscribed to: it is
     /// forgotten with its last subscriber, however often clients come and go.
     pub expiry_armed: bool,
+    pub members_armed: bool,
+    pub namespace: u16,
 }
 
 impl Home {
@@ -67,6 +61,8 @@ impl Home {
             interested: Vec::new(),
             used_ms: now_ms,
             expiry_armed: false,
+            members_armed: false,
+            namespace: 0,
         }
     }
 
@@ -91,22 +87,6 @@ impl Home {
             self.top.0 += 1;
             offset = self.top;
             self.history.expire(now_ms, limits.history);
-            let Incoming {
-                content,
-                payload,
-                publisher,
-                ..
-            } = *incoming;
-            self.history.append(
-                &Stored {
-                    offset,
-                    content,
-                    payload,
-                    publisher,
-                },
-                now_ms,
-                limits.history,
-            );
         }
         if let (Some(key), Some(recent)) = (incoming.key, &mut self.recent) {
             recent.remember(key, offset, now_ms, limits.keys);
@@ -136,6 +116,17 @@ impl Home {
         self.top == Offset(0) && self.interested.is_empty() && self.recent.is_none()
     }
 
+    pub fn enter(&mut self, _: (NodeId, ConnId), _: &[u8], _: u64, _: bool) -> bool { false }
+    pub fn leave(&mut self, _: (NodeId, ConnId), _: bool) -> bool { false }
+    pub fn poll_membership(&mut self, _: u64) -> Option<(bool, Box<[u8]>)> { None }
+    pub fn membership_due_ms(&self) -> Option<u64> { None }
+    pub fn take_memberships_dropped(&mut self) -> u64 { 0 }
+    pub fn presence(&self, _: &mut Vec<u8>, _: usize) -> bool { true }
+    pub fn presence_stats(&self) -> (u32, u32) { (0, 0) }
+    pub fn read(&mut self, _: &Read, _: u64, _: &HomeLimits, _: &mut Vec<u8>) -> bool { false }
+    pub fn forget_history(&mut self) {}
+    pub fn idle_since_ms(&self) -> u64 { 0 }
+    pub fn is_evictable(&self) -> bool { false }
     /// The shards with subscribers.
     pub fn interested(&self) -> &[(NodeId, ViewId)] {
         &self.interested

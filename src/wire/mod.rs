@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod frame;
+pub mod hook;
 pub mod http;
 pub mod mask;
 pub mod message;
