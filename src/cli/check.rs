@@ -14,7 +14,7 @@ pub(super) fn run(flags: ServeFlags) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(errors) => {
-            errors.iter().for_each(|error| println!("{error}"));
+            errors.iter().for_each(|error| eprintln!("{error}"));
             ExitCode::from(super::EXIT_USAGE)
         }
     }
@@ -33,12 +33,9 @@ fn summary(config: &Config) -> String {
     if !open.is_empty() {
         lines.push(format!("  open        {}", open.join("; ")));
     }
-    if !config.client.allow_anonymous && !config.client.insecure && !config.accepts_tokens() {
-        let hook = match config.hooks.connect {
-            true => "only a service that takes the connect hook lets clients in",
-            false => "no client can connect: no token keys, no anonymous clients, no connect hook",
-        };
-        lines.push(format!("  note        {hook}"));
+    if !config.lets_clients_in() {
+        let note = "no client can connect: no token keys, no anonymous clients, no connect hook";
+        lines.push(format!("  note        {note}"));
     }
     lines.join("\n")
 }
@@ -46,7 +43,7 @@ fn summary(config: &Config) -> String {
 fn upstream(config: &Config) -> String {
     match config.keys.len() {
         0 => format!("{} (no key needed)", config.upstream),
-        keys => format!("{} ({keys} keys)", config.upstream),
+        keys => format!("{} ({})", config.upstream, keys_of(keys)),
     }
 }
 
@@ -54,7 +51,14 @@ fn api(config: &Config) -> String {
     match (config.api.insecure, config.api.keys.len()) {
         (true, _) => "server API without a key".into(),
         (false, 0) => "no server API".into(),
-        (false, keys) => format!("server API with {keys} keys"),
+        (false, keys) => format!("server API with {}", keys_of(keys)),
+    }
+}
+
+fn keys_of(count: usize) -> String {
+    match count {
+        1 => "1 key".into(),
+        count => format!("{count} keys"),
     }
 }
 
@@ -70,7 +74,7 @@ fn algorithms(token: &TokenSettings) -> String {
     let shown: Vec<String> = with_keys
         .map(|(name, keys)| match keys {
             1 => (*name).to_owned(),
-            keys => format!("{name} ({keys} keys)"),
+            keys => format!("{name} ({})", keys_of(*keys)),
         })
         .collect();
     match shown.is_empty() {

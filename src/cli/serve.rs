@@ -80,13 +80,11 @@ fn banner(broker: &Broker) -> String {
             ),
         );
     }
-    let client = &config.client;
-    if client.insecure {
+    if config.client.insecure {
         let note = "client.insecure is on: everybody who reaches the address may do everything";
         lines.push(format!("  note      {note}"));
     }
-    let lets_in = client.allow_anonymous || client.insecure || config.hooks.connect;
-    if !lets_in && !config.accepts_tokens() {
+    if !config.lets_clients_in() {
         let note = "no client can connect: no --allow-anonymous, no token keys, no connect hook";
         lines.push(format!("  note      {note}"));
     }

@@ -186,9 +186,16 @@ impl Config {
         cores_here: &[usize],
     ) -> Result<Self, Vec<ConfigError>> {
         let path = file_path(flags, environment);
-        let path = path.as_deref();
-        let text = path.map(std::fs::read_to_string).transpose();
-        let text = text.map_err(|error| vec![unreadable(path, &error)])?;
+        let text = path.as_ref().map(|(path, place)| {
+            std::fs::read_to_string(path).map_err(|error| ConfigError {
+                place: place.clone(),
+                key: "config".into(),
+                value: path.display().to_string(),
+                expected: format!("a readable text file ({error})"),
+            })
+        });
+        let text = text.transpose().map_err(|error| vec![error])?;
+        let path = path.as_ref().map(|(path, _)| path.as_path());
         let file = path.zip(text.as_deref());
         let (config, errors, _) = resolve_text(flags, environment, cores_here, file);
         match errors.is_empty() {
@@ -205,9 +212,10 @@ impl Config {
         }
     }
 
-    /// Whether clients can bring tokens at all.
-    pub fn accepts_tokens(&self) -> bool {
-        tokens::has_keys(&self.token)
+    /// Whether any client can connect: with a token, without one, or because a service says so.
+    pub fn lets_clients_in(&self) -> bool {
+        let without_token = self.client.allow_anonymous || self.client.insecure;
+        without_token || self.hooks.connect || tokens::has_keys(&self.token)
     }
 }
 
@@ -218,21 +226,16 @@ pub fn known_settings() -> Vec<Known> {
     known
 }
 
-/// The path of the file that is named by the flag or else by the environment.
-fn file_path(flags: &ServeFlags, environment: &[(String, String)]) -> Option<PathBuf> {
-    let mut variables = environment.iter();
-    let variable = variables.find(|(name, _)| name == "RINGCAST_CONFIG");
-    let variable = variable.map(|(_, path)| PathBuf::from(path));
-    flags.config.clone().or(variable)
-}
-
-fn unreadable(path: Option<&Path>, error: &std::io::Error) -> ConfigError {
-    ConfigError {
-        place: Place::Flag("config"),
-        key: "config".into(),
-        value: path.unwrap_or(Path::new("")).display().to_string(),
-        expected: format!("a readable text file ({error})"),
-    }
+/// The file that is named by the flag or else by the environment, and which of the two it was.
+fn file_path(flags: &ServeFlags, environment: &[(String, String)]) -> Option<(PathBuf, Place)> {
+    const VARIABLE: &str = "RINGCAST_CONFIG";
+    let flag = flags.config.clone();
+    let flag = flag.map(|path| (path, Place::Flag("config")));
+    flag.or_else(|| {
+        let mut variables = environment.iter();
+        let (_, path) = variables.find(|(name, _)| name == VARIABLE)?;
+        Some((path.into(), Place::Environment(VARIABLE.into())))
+    })
 }
 
 fn resolve_text(
@@ -341,12 +344,13 @@ fn listen(section: &mut Section<'_, '_>) -> Listen {
         text.starts_with('/') && text.len() <= 255 && text.bytes().all(is_allowed)
     };
     let expected = "path of a URL, such as \"/connection/websocket\"";
-    let path = section.string("path", expected, &format!("{PATH:?}"), is_path);
     Listen {
         client: section.address("client", loopback(8000)),
         upstream: section.address("upstream", loopback(8001)),
         admin: section.address("admin", loopback(8002)),
-        path: path.unwrap_or(PATH.into()),
+        path: section
+            .string("path", expected, &format!("{PATH:?}"), is_path)
+            .unwrap_or(PATH.into()),
     }
 }
 

@@ -47,6 +47,7 @@ impl<'a> Reader<'a> {
             reader: self,
             name: name.into(),
             is_given: false,
+            is_sound: true,
         }
     }
 
@@ -222,12 +223,18 @@ pub(super) struct Section<'r, 'a> {
     reader: &'r mut Reader<'a>,
     name: String,
     is_given: bool,
+    is_sound: bool,
 }
 
 impl Section<'_, '_> {
     /// Whether any of the keys read so far was given.
     pub(super) fn is_given(&self) -> bool {
         self.is_given
+    }
+
+    /// Whether all keys read so far were right.
+    pub(super) fn is_sound(&self) -> bool {
+        self.is_sound
     }
 
     /// `true` or `false`.
@@ -270,7 +277,7 @@ impl Section<'_, '_> {
         let (min, max) = (show_duration(*range.start()), show_duration(*range.end()));
         let rule = Rule::new(
             format!("duration, {min} to {max}"),
-            format!("{min} to {max}, as text with a unit (ms, s, m, h, d)"),
+            format!("{min} to {max}, as text with a unit such as \"25s\" (ms, s, m, h, d)"),
         );
         let read = self.read(key, rule, show_duration(default), |typed| match typed {
             Typed::Text(text) | Typed::Word(text) => within(duration_ms(text), &range),
@@ -337,7 +344,7 @@ impl Section<'_, '_> {
 
     /// A list of strings, none of them empty; commas separate them in the environment and in flags.
     pub(super) fn strings(&mut self, key: &str, expected: &str) -> Vec<String> {
-        let rule = Rule::new(expected, expected);
+        let rule = Rule::new(expected, format!("a {expected}"));
         let read = self.read(key, rule, "none".into(), |typed| {
             let items: Vec<String> = match typed {
                 Typed::List(items) => items.clone(),
@@ -359,19 +366,17 @@ impl Section<'_, '_> {
     /// The texts of files, in their order; those that cannot be read are errors.
     pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
         let paths = self.strings(key, "list of paths of files");
-        let mut texts = Vec::new();
+        let (mut texts, mut unreadable) = (Vec::new(), Vec::new());
         for (index, path) in paths.iter().enumerate() {
             match std::fs::read_to_string(self.resolved(key, path)) {
                 Ok(text) => texts.push(text),
                 // The path is not repeated: it may be a secret in the wrong place.
-                Err(error) => {
-                    let file = index + 1;
-                    self.refuse(
-                        key,
-                        &format!("readable text files (number {file}: {error})"),
-                    );
-                }
+                Err(error) => unreadable.push(format!("number {}: {error}", index + 1)),
             }
+        }
+        if !unreadable.is_empty() {
+            let expected = format!("readable text files ({})", unreadable.join("; "));
+            self.refuse(key, &expected);
         }
         texts
     }
@@ -393,10 +398,18 @@ impl Section<'_, '_> {
         let given = self.reader.sources.find(&self.name, key);
         let given = given.unwrap_or_else(|| Given {
             place: self.reader.sources.place_of_section(&self.name),
-            shown: String::new(),
+            shown: self.default_of(key),
             typed: Typed::Other,
         });
         self.fail(key, given, expected.into());
+    }
+
+    fn default_of(&self, key: &str) -> String {
+        let name = format!("{}.{key}", documented(&self.name));
+        let known = self.reader.known.iter().find(|known| known.setting == name);
+        known.map_or(String::new(), |known| {
+            format!("{} (default)", known.default)
+        })
     }
 
     fn resolved(&self, key: &str, path: &str) -> PathBuf {
@@ -413,7 +426,7 @@ impl Section<'_, '_> {
         key: &str,
         rule: Rule,
         default: String,
-        parse: impl FnOnce(&Typed) -> Option<T>,
+        parse: impl Fn(&Typed) -> Option<T>,
     ) -> Option<T> {
         if documented(&self.name) == self.name {
             self.reader.known.push(Known {
@@ -425,14 +438,19 @@ impl Section<'_, '_> {
         let given = self.reader.sources.find(&self.name, key)?;
         self.is_given = true;
         let value = parse(&given.typed);
-        if value.is_none() {
-            self.fail(key, given, rule.expected);
+        // What is overridden has to be right as well: it counts again when the override goes.
+        let overridden = self.reader.sources.in_file(&self.name, key);
+        for given in overridden.into_iter().chain([given]) {
+            if parse(&given.typed).is_none() {
+                self.fail(key, given, rule.expected.clone());
+            }
         }
         value
     }
 
     /// Notes that the section itself does not fit.
     pub(super) fn refuse_all(&mut self, expected: &str) {
+        self.is_sound = false;
         self.reader.errors.push(ConfigError {
             place: self.reader.sources.place_of_section(&self.name),
             key: self.name.clone(),
@@ -441,10 +459,17 @@ impl Section<'_, '_> {
         });
     }
 
+    /// One error a value is enough: what follows from the first would only hide it.
     fn fail(&mut self, key: &str, given: Given, expected: String) {
+        self.is_sound = false;
+        let key = format!("{}.{key}", self.name);
+        let mut errors = self.reader.errors.iter();
+        if errors.any(|error| error.key == key && error.place == given.place) {
+            return;
+        }
         self.reader.errors.push(ConfigError {
             place: given.place,
-            key: format!("{}.{key}", self.name),
+            key,
             value: given.shown,
             expected,
         });

@@ -119,14 +119,9 @@ pub(super) struct Given {
 impl Sources<'_> {
     /// The value that counts for `section.key`.
     pub(super) fn find(&self, section: &str, key: &str) -> Option<Given> {
-        let mut given = self
-            .flag(section, key)
+        self.flag(section, key)
             .or_else(|| self.variable(section, key))
-            .or_else(|| self.in_file(section, key))?;
-        if holds_secrets(key) {
-            given.shown = "(hidden)".into();
-        }
-        Some(given)
+            .or_else(|| self.in_file(section, key))
     }
 
     fn flag(&self, section: &str, key: &str) -> Option<Given> {
@@ -135,7 +130,7 @@ impl Sources<'_> {
         let value = later_first.find(|value| value.setting == setting)?;
         Some(Given {
             place: Place::Flag(value.flag),
-            shown: value.given.clone(),
+            shown: shown(key, value.given.clone()),
             typed: Typed::Word(value.text.clone()),
         })
     }
@@ -145,17 +140,18 @@ impl Sources<'_> {
         let (name, value) = self.environment.iter().find(|(found, _)| *found == name)?;
         Some(Given {
             place: Place::Environment(name.clone()),
-            shown: value.clone(),
+            shown: shown(key, value.clone()),
             typed: Typed::Word(value.clone()),
         })
     }
 
-    fn in_file(&self, section: &str, key: &str) -> Option<Given> {
+    /// The value of the file, overridden or not.
+    pub(super) fn in_file(&self, section: &str, key: &str) -> Option<Given> {
         let file = self.file.as_ref()?;
         let value = file.section(section)?.get(key)?;
         Some(Given {
             place: file.place(value.span()),
-            shown: file.shown(value),
+            shown: shown(key, file.shown(value)),
             typed: typed(value.get_ref()),
         })
     }
@@ -199,9 +195,12 @@ pub(super) fn variable_name(section: &str, key: &str) -> String {
     format!("RINGCAST_{section}_{key}").to_ascii_uppercase()
 }
 
-/// Whether what is given under a known key must not be shown.
-fn holds_secrets(key: &str) -> bool {
-    key.contains("secret") || key == "keys"
+/// What an error shows of the value of a known key.
+fn shown(key: &str, value: String) -> String {
+    match key.contains("secret") || key == "keys" {
+        true => "(hidden)".into(),
+        false => value,
+    }
 }
 
 fn typed(value: &DeValue<'_>) -> Typed {

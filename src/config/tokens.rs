@@ -42,7 +42,7 @@ fn read(section: &mut Section<'_, '_>) -> TokenSettings {
         issuer: section.string("issuer", "string", "not checked", any),
         leeway_s: leeway_s(section),
     };
-    if section.is_given() && !has_keys(&settings) {
+    if section.is_given() && section.is_sound() && !has_keys(&settings) {
         let expected = "at least one key, in this list or another of the section";
         section.refuse("hmac_secret_files", expected);
     }
