@@ -124,11 +124,7 @@ fn options(section: &mut Section<'_, '_>, defaults: &ChannelOptions) -> ChannelO
         allow_positioning: section.boolean("allow_positioning", false),
         force_recovery: section.boolean("force_recovery", false),
         allow_recovery: section.boolean("allow_recovery", false),
-        cache_recovery: section.choice(
-            "recovery_mode",
-            &[("stream", false), ("cache", true)],
-            false,
-        ),
+        cache_recovery: section.choice("recovery_mode", [("stream", false), ("cache", true)]),
         auto_cache_recover: section.boolean("auto_cache_recover", false),
         allow_delta: !delta.is_empty(),
         delta_publish: section.boolean("delta_publish", false),
@@ -146,13 +142,12 @@ fn options(section: &mut Section<'_, '_>, defaults: &ChannelOptions) -> ChannelO
         unsubscribe_events: section.boolean("unsubscribe_events", false),
         data_format: section.choice(
             "publication_data_format",
-            &[
+            [
                 ("", DataFormat::Any),
                 ("json", DataFormat::Json),
                 ("json_object", DataFormat::JsonObject),
                 ("binary", DataFormat::Binary),
             ],
-            DataFormat::Any,
         ),
     };
     check_history(section, &options);

@@ -344,14 +344,23 @@ fn listen(section: &mut Section<'_, '_>) -> Listen {
         text.starts_with('/') && text.len() <= 255 && text.bytes().all(is_allowed)
     };
     let expected = "path of a URL, such as \"/connection/websocket\"";
-    Listen {
+    let listen = Listen {
         client: section.address("client", loopback(8000)),
         upstream: section.address("upstream", loopback(8001)),
         admin: section.address("admin", loopback(8002)),
         path: section
             .string("path", expected, &format!("{PATH:?}"), is_path)
             .unwrap_or(PATH.into()),
+    };
+    let is_taken = |by: SocketAddr, one: SocketAddr| by == one && one.port() != 0;
+    if is_taken(listen.client, listen.upstream) {
+        section.refuse("upstream", "another address than that of listen.client");
     }
+    if is_taken(listen.client, listen.admin) || is_taken(listen.upstream, listen.admin) {
+        let expected = "another address than those of listen.client and listen.upstream";
+        section.refuse("admin", expected);
+    }
+    listen
 }
 
 fn shards(section: &mut Section<'_, '_>, cores_here: &[usize]) -> (u16, Vec<usize>, Option<usize>) {

@@ -311,21 +311,25 @@ impl Section<'_, '_> {
         read.unwrap_or(default)
     }
 
-    /// One of a few words; the first is the default.
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)], default: T) -> T {
+    /// One of a few words with their meanings; the first is the default.
+    pub(super) fn choice<T: Copy, const N: usize>(
+        &mut self,
+        key: &str,
+        choices: [(&str, T); N],
+    ) -> T {
+        const { assert!(N > 0, "a choice has a default") };
         let words: Vec<String> = choices
             .iter()
             .map(|(word, _)| format!("{word:?}"))
             .collect();
-        let words = format!("one of {}", words.join(", "));
-        let rule = Rule::new(words.clone(), words);
-        let shown = format!("{:?}", choices[0].0);
-        let read = self.read(key, rule, shown, |typed| {
+        let allowed = format!("one of {}", words.join(", "));
+        let rule = Rule::new(allowed.clone(), allowed);
+        let read = self.read(key, rule, words[0].clone(), |typed| {
             let given = text(typed)?;
             let found = choices.iter().find(|(word, _)| *word == given);
             found.map(|(_, meaning)| *meaning)
         });
-        read.unwrap_or(default)
+        read.unwrap_or(choices[0].1)
     }
 
     /// A string that `is_right` accepts; `default` says what happens without one.

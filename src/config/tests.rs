@@ -118,6 +118,35 @@ fn with_a_file_what_is_not_granted_is_denied() {
 }
 
 #[test]
+fn a_namespace_of_the_command_line_brings_namespaces_back() {
+    let config = config("--set namespaces.chat.presence=true").unwrap();
+    assert!(!config.open_namespaces && config.namespaces.find("other:1").is_none());
+    let chat = config
+        .namespaces
+        .options(config.namespaces.find("chat:1").unwrap());
+    assert!(chat.presence && !chat.has_history());
+    assert!(config.namespaces.options(0).has_history());
+}
+
+#[test]
+fn variables_that_are_no_settings_are_left_alone() {
+    let variables = [
+        ("RINGCAST_PORT", "tcp://10.0.0.1:8000"),
+        ("RINGCAST_SECRET", "x"),
+    ];
+    assert_eq!(layered("", &variables, "").1, [""; 0]);
+}
+
+#[test]
+fn two_listeners_need_two_addresses() {
+    let shown = config("--listen 127.0.0.1:9 --upstream 127.0.0.1:9 --admin 127.0.0.1:9");
+    let shown: Vec<_> = shown.unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(shown.len(), 2, "{shown:#?}");
+    assert!(shown[0].starts_with("--admin 127.0.0.1:9: expected another address"));
+    config("--listen 127.0.0.1:0 --upstream 127.0.0.1:0 --admin 127.0.0.1:0").unwrap();
+}
+
+#[test]
 fn the_flags_of_histories_and_publishing_are_options_without_a_namespace() {
     let options = |arguments: &str| config(arguments).unwrap().namespaces.options(0).clone();
     let some = options("--history-count 7 --history-age-s 3 --history-bytes 99 --allow-publish");
