@@ -57,6 +57,18 @@ pub const HELD_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 pub const PONG_DEADLINE_MS: u64 = 8_000;
 /// Milliseconds that a send may stay in flight before its connection is closed as slow.
 pub const WRITE_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds that an expired connection has for its refresh (close 3005).
+pub const EXPIRED_CLOSE_MS: u64 = 25_000;
+/// Milliseconds that an expired subscription has for its refresh (unsubscribe 2501).
+pub const EXPIRED_SUB_CLOSE_MS: u64 = 25_000;
+/// Connections that one user may be limited to.
+pub const USER_CONNECTIONS_MAX: u64 = 1_000_000;
+/// Milliseconds that a service has to answer a hook.
+pub const HOOK_TIMEOUT_MS: u64 = 1_000;
+/// Milliseconds that it may be given.
+pub const HOOK_TIMEOUT_MS_MAX: u64 = 5_000;
+/// Namespaces of channels.
+pub const NAMESPACES_MAX: usize = 1_024;
 
 /// Bytes of an upstream frame: `length` field excluded, everything after it included.
 pub const UPSTREAM_FRAME_MAX: usize = 1024 * 1024;
@@ -113,6 +125,8 @@ pub const DRAIN_MS: u64 = 10_000;
 
 /// Publications of history that a room keeps.
 pub const HISTORY_COUNT: usize = 64;
+/// Publications of history that a room may be configured to keep.
+pub const HISTORY_COUNT_MAX: usize = 1_000_000;
 /// Milliseconds that a publication stays in the history.
 pub const HISTORY_AGE_MS: u64 = 120_000;
 /// Payload bytes of history that a room keeps.
@@ -127,6 +141,12 @@ pub const READ_BYTES_MAX: usize = UPSTREAM_FRAME_MAX;
 pub const EVICTION_LOOKS: usize = 64;
 /// Bytes of all histories of one shard; above it a room that is published to loses its history.
 pub const HISTORIES_BYTES_PER_SHARD: usize = 512 * 1024 * 1024;
+/// Publications of one answer to `history`, however many were asked for.
+pub const HISTORY_PUBLICATIONS: usize = 300;
+/// Publications that a recovery may have to give back; when more are missing it fails.
+pub const RECOVERY_PUBLICATIONS: usize = 300;
+/// Publications that either may be configured to.
+pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
 /// Idempotency keys that a room remembers.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 256;
 /// Milliseconds that a room remembers an idempotency key.
@@ -230,6 +250,10 @@ const _: () = assert!(
 const _: () = assert!(
     PONG_DEADLINE_MS < PING_INTERVAL_MS,
     "one ping outstanding at a time"
+);
+const _: () = assert!(
+    HOOK_TIMEOUT_MS_MAX < PONG_DEADLINE_MS,
+    "a client that waits for a hook is not late with its pong"
 );
 const _: () = assert!(
     CONTROL_BYTES_MAX >= 2 * MESSAGE_BYTES_MAX,

@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["boot", "config", "service", "client", "wire"]),
+    (
+        "cli",
+        &["boot", "config", "service", "client", "wire", "access"],
+    ),
     (
         "boot",
         &[
             "config", "demo", "shard", "service", "room", "mesh", "driver", "access",
         ],
     ),
-    ("config", &["room", "access"]),
+    ("config", &["access"]),
     ("demo", &["shard"]),
     ("shard", &["room", "mesh", "driver", "wire", "access"]),
     ("service", &["mesh", "wire"]),

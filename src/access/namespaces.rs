@@ -141,6 +141,8 @@ pub struct Namespaces {
     without: ChannelOptions,
     /// Names, sorted, with their options.
     named: Vec<(Box<str>, ChannelOptions)>,
+    /// Names of channels are not asked for a namespace.
+    is_open: bool,
 }
 
 impl Namespaces {
@@ -151,11 +153,27 @@ impl Namespaces {
             .map(|(name, options)| (name.into_boxed_str(), options))
             .collect();
         named.sort_by(|a, b| a.0.cmp(&b.0));
-        Self { without, named }
+        Self {
+            without,
+            named,
+            is_open: false,
+        }
+    }
+
+    /// One set of options for all channels, whatever their names say of a namespace.
+    pub fn open(options: ChannelOptions) -> Self {
+        Self {
+            without: options,
+            named: Vec::new(),
+            is_open: true,
+        }
     }
 
     /// The namespace of a channel; `None` when the name has one that is not configured.
     pub fn find(&self, channel: &str) -> Option<NamespaceIndex> {
+        if self.is_open {
+            return Some(0);
+        }
         let bare = channel.strip_prefix('$').unwrap_or(channel);
         let Some((name, _)) = bare.split_once(':') else {
             return Some(0);
@@ -170,6 +188,11 @@ impl Namespaces {
             None => &self.without,
             Some(index) => &self.named[index].1,
         }
+    }
+
+    /// Names with their options, in the order of their indices from 1 on.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &ChannelOptions)> {
+        self.named.iter().map(|(name, options)| (&**name, options))
     }
 
     /// All options, by index.
@@ -235,6 +258,14 @@ mod tests {
         }
         assert!(namespaces.options(1).presence && !namespaces.options(0).presence);
         assert_eq!(namespaces.iter().count(), 3);
+    }
+
+    #[test]
+    fn without_namespaces_every_name_is_as_good_as_another() {
+        let namespaces = Namespaces::open(ChannelOptions::default());
+        for channel in ["plain", "other:1", ":1", "$a:b"] {
+            assert_eq!(namespaces.find(channel), Some(0), "{channel}");
+        }
     }
 
     #[test]

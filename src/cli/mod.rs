@@ -1,5 +1,6 @@
-//! The command line: `serve`, `pub`, `sub`.
+//! The command line: `serve`, `check`, `pub`, `sub`.
 
+mod check;
 mod publish;
 mod serve;
 mod subscribe;
@@ -25,30 +26,23 @@ struct Cli {
 enum Command {
     /// Run the broker
     Serve(Box<ServeFlags>),
+    /// Check a configuration and report every error; takes the flags of `serve`
+    Check(Box<ServeFlags>),
     /// Publish one message over the upstream protocol and print its place in the room
     Pub(publish::PubFlags),
     /// Subscribe to a room over WebSocket and print its publications, one a line
     Sub(subscribe::SubFlags),
 }
 
-/// Flags alone, for the defaults of a call without a command.
-#[derive(Debug, Parser)]
-struct Defaults {
-    #[command(flatten)]
-    serve: ServeFlags,
-}
-
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        None => {
-            let defaults = Defaults::parse_from(["ringcast"]).serve;
-            serve::run(ServeFlags {
-                demo: true,
-                ..defaults
-            })
-        }
+        None => serve::run(ServeFlags {
+            demo: true,
+            ..ServeFlags::default()
+        }),
         Some(Command::Serve(flags)) => serve::run(*flags),
+        Some(Command::Check(flags)) => check::run(*flags),
         Some(Command::Pub(flags)) => publish::run(&flags),
         Some(Command::Sub(flags)) => subscribe::run(&flags),
     }
@@ -63,6 +57,12 @@ struct Credentials {
     /// File that holds the key's secret
     #[arg(long, value_name = "FILE", requires = "key_id")]
     secret_file: Option<std::path::PathBuf>,
+}
+
+/// The cores that this process may run on.
+fn cores_here() -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.into_iter().map(|core| core.id).collect()
 }
 
 fn fail(error: impl std::fmt::Display) -> ExitCode {

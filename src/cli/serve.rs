@@ -15,12 +15,7 @@ use std::sync::atomic::AtomicBool;
 const EXIT_CUT_SHORT: i32 = 1;
 
 pub(super) fn run(flags: ServeFlags) -> ExitCode {
-    let cores: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|core| core.id)
-        .collect();
-    let config = match Config::from_flags(flags, &cores) {
+    let config = match Config::from_flags(flags, &super::cores_here()) {
         Ok(config) => config,
         Err(errors) => {
             errors
@@ -66,7 +61,7 @@ fn banner(broker: &Broker) -> String {
     let config = broker.config();
     let mut lines = vec![
         format!("ringcast {} is serving", env!("CARGO_PKG_VERSION")),
-        format!("  clients   ws://{}/connection/websocket", config.listen),
+        format!("  clients   ws://{}{}", config.listen, config.path),
         format!("  upstream  {}", config.upstream),
         format!("  admin     http://{}/health /ready /metrics", config.admin),
         format!(
@@ -85,8 +80,12 @@ fn banner(broker: &Broker) -> String {
             ),
         );
     }
-    if !config.allow_anonymous {
-        let note = "no client can connect: --allow-anonymous is off, and there are no tokens yet";
+    if config.client.insecure {
+        let note = "client.insecure is on: everybody who reaches the address may do everything";
+        lines.push(format!("  note      {note}"));
+    }
+    if !config.lets_clients_in() {
+        let note = "no client can connect: no --allow-anonymous, no token keys, no connect hook";
         lines.push(format!("  note      {note}"));
     }
     lines.join("\n")
