@@ -10,10 +10,11 @@ use crate::driver::probe::SetupError;
 use crate::driver::uring::{Uring, UringSetup};
 use crate::limits;
 use crate::mesh::{self, Port};
-use crate::room::session::Policy;
 use crate::service::{self, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
 use crate::shard::Shard;
-use crate::shard::settings::Settings;
+use crate::access::{Namespaces, TokenSettings, TokenSetupError, TokenVerifier};
+use crate::shard::settings::{ClientPolicy, Settings};
+use rustix::time::{ClockId, clock_gettime};
 use core_affinity::CoreId;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
@@ -37,6 +38,13 @@ pub enum BootError {
         address: SocketAddr,
         /// Why.
         error: io::Error,
+    },
+    /// A token key cannot be used.
+    Token {
+        /// The section of the configuration.
+        section: &'static str,
+        /// Which, and why.
+        error: TokenSetupError,
     },
     /// A shard has no ring.
     Ring(SetupError),
@@ -66,6 +74,7 @@ impl fmt::Display for BootError {
                 address,
                 error,
             } => write!(f, "--{flag} {address}: {error}"),
+            Self::Token { section, error } => write!(f, "[{section}]: {error}"),
             Self::Ring(error) => error.fmt(f),
             Self::Service(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
@@ -132,6 +141,7 @@ impl Broker {
             slots,
         } = self;
         let nodes = config.shards + 1;
+        let shared = shared_settings(&config)?;
         let seed = random_seed().map_err(BootError::System)?;
         let hasher = RoomHasher::new(seed, config.shards);
         let bells = Doorbells::for_rings_and_service(config.shards).map_err(BootError::System)?;
@@ -141,7 +151,7 @@ impl Broker {
 
         let mut shards = Vec::new();
         for ((port, listener), stats) in ports.into_iter().zip(clients).zip(&stats) {
-            let settings = settings(&config, hasher, seed, port.id, connections_max);
+            let settings = settings(&config, &shared, hasher, seed, port.id, connections_max);
             let core = config
                 .cores
                 .get(usize::from(port.id.0) % config.cores.len().max(1))
@@ -191,8 +201,57 @@ impl Broker {
     }
 }
 
+/// What all shards are given the same.
+struct SharedSettings {
+    namespaces: Arc<Namespaces>,
+    tokens: Arc<TokenVerifier>,
+    subscription_tokens: Arc<TokenVerifier>,
+    unix_at_zero_ms: u64,
+}
+
+fn shared_settings(config: &Config) -> Result<SharedSettings, BootError> {
+    let verifier = |section: &'static str, settings: &TokenSettings| {
+        TokenVerifier::new(settings)
+            .map(Arc::new)
+            .map_err(|error| BootError::Token { section, error })
+    };
+    Ok(SharedSettings {
+        namespaces: Arc::new(config.namespaces.clone()),
+        tokens: verifier("token", &config.token)?,
+        subscription_tokens: verifier("subscription_token", &config.subscription_token)?,
+        unix_at_zero_ms: unix_at_zero_ms(),
+    })
+}
+
+/// Unix time in milliseconds when the monotonic clock, which the shards live by, was at 0.
+fn unix_at_zero_ms() -> u64 {
+    let clock_ms = |clock| {
+        let now = clock_gettime(clock);
+        now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
+    };
+    clock_ms(ClockId::Realtime).saturating_sub(clock_ms(ClockId::Monotonic))
+}
+
+fn client_policy(config: &Config) -> ClientPolicy {
+    let (client, hooks) = (&config.client, &config.hooks);
+    ClientPolicy {
+        anonymous: client.allow_anonymous,
+        insecure: client.insecure,
+        channels_max: client.channel_limit,
+        personal_channel: client.personal_channel,
+        connect_hook: hooks.connect,
+        refresh_hook: hooks.refresh,
+        rpc_hook: hooks.rpc,
+        message_hook: hooks.message,
+        disconnect_events: hooks.disconnect_events,
+        expired_close_ms: client.expired_close_ms,
+        expired_sub_close_ms: client.expired_sub_close_ms,
+    }
+}
+
 fn settings(
     config: &Config,
+    shared: &SharedSettings,
     hasher: RoomHasher,
     seed: u64,
     node: NodeId,
@@ -201,12 +260,14 @@ fn settings(
     let mut settings = Settings::new(node, hasher, config.shards, seed);
     settings.pages = if config.demo { demo::PAGES } else { &[] };
     settings.origins = config.origins.clone();
-    settings.policy = Policy {
-        anonymous: config.allow_anonymous,
-        publish: config.allow_publish,
-    };
+    settings.path.clone_from(&config.path);
+    settings.clients = client_policy(config);
+    settings.set_namespaces(Arc::clone(&shared.namespaces));
+    settings.tokens = Arc::clone(&shared.tokens);
+    settings.subscription_tokens = Arc::clone(&shared.subscription_tokens);
+    settings.unix_at_zero_ms = shared.unix_at_zero_ms;
+    settings.histories_bytes = config.history.bytes_per_shard;
     settings.connections_max = connections_max;
-    settings.home.history = config.history;
     let Timing {
         upgrade_ms,
         stale_ms,

@@ -49,8 +49,6 @@ pub const TAGS_BYTES_MAX: usize = 2 * 1024;
 pub const SUBSCRIPTIONS_PER_CONN_MAX: usize = 128;
 /// Milliseconds between server pings.
 pub const PING_INTERVAL_MS: u64 = 25_000;
-/// Milliseconds that an expired connection or subscription has to refresh (close 3005, 2501).
-pub const EXPIRED_CLOSE_MS: u64 = 25_000;
 /// Bytes of messages that wait while a command of their connection waits (close 3013).
 pub const HELD_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Milliseconds that a client has to answer a ping (close 3012).
@@ -133,8 +131,6 @@ pub const HISTORY_AGE_MS: u64 = 120_000;
 pub const HISTORY_BYTES: usize = 64 * 1024;
 /// Milliseconds for which the position of a room outlives its last use (30 days).
 pub const HISTORY_META_MS: u64 = 720 * 3_600_000;
-/// Publications that one recovery or history command gives.
-pub const READ_PUBLICATIONS_MAX: usize = 300;
 /// Bytes of them, in their flat form.
 pub const READ_BYTES_MAX: usize = UPSTREAM_FRAME_MAX;
 /// Homes looked at for one to give up when the table is full.

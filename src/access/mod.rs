@@ -10,5 +10,5 @@ pub use namespaces::{
 pub use origin::{Origins, glob_matches};
 pub use tokens::{
     ConnectionClaims, OwnedData, Overrides, SubscriptionClaims, SubscriptionOptions, TokenError,
-    TokenSettings, TokenVerifier,
+    TokenSettings, TokenSetupError, TokenVerifier,
 };

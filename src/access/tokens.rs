@@ -13,3 +13,7 @@ pub struct SubscriptionClaims { pub user: String, pub channel: String, pub clien
 #[derive(Default)] pub struct SubscriptionOptions { pub info: OwnedData, pub data: OwnedData, pub overrides: Overrides }
 #[derive(Clone, Copy, Default)] pub struct Overrides { pub presence: Option<bool>, pub join_leave: Option<bool>, pub force_push_join_leave: Option<bool>, pub force_recovery: Option<bool>, pub force_positioning: Option<bool> }
 #[derive(Default)] pub struct OwnedData { pub content: Content, pub bytes: Vec<u8> }
+
+impl TokenVerifier { pub fn new(_: &TokenSettings) -> Result<Self, TokenSetupError> { Ok(Self) } }
+#[derive(Debug)] pub struct TokenSetupError;
+impl std::fmt::Display for TokenSetupError { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("") } }

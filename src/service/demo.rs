@@ -3,7 +3,7 @@
 use super::Shared;
 use crate::base::Content;
 use crate::base::stats::Counter;
-use crate::mesh::{Publish, Publisher, ReplyTo, Request};
+use crate::mesh::{Publish, ReplyTo, Request};
 use glommio::timer::sleep;
 use serde::Serialize;
 use std::rc::Rc;
@@ -43,8 +43,11 @@ fn request<'a>(room: &'a str, payload: &'a [u8]) -> Request<'a> {
         payload,
         content: Content::Json,
         skip_history: true,
+        delta: false,
         key: None,
-        publisher: Publisher::Upstream,
+        info: b"",
+        tags: b"",
+        exclude: None,
         reply: ReplyTo::Nobody,
     })
 }

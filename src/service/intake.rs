@@ -8,7 +8,7 @@ use super::acks::{Acks, Answered};
 use super::credit::Credit;
 use crate::base::stats::ServiceStats;
 use crate::base::{Content, RoomHasher};
-use crate::mesh::{LaneFull, Outlets, Publish, Publisher, ReplyTo, Request};
+use crate::mesh::{LaneFull, Outlets, Publish, ReplyTo, Request};
 use crate::wire::payload::payload_is_valid;
 use crate::wire::upstream::{AckLevel, DecodeError, ErrorCode, Frame, Recovery, Rooms};
 
@@ -264,8 +264,11 @@ impl Desk<'_> {
             payload: publication.payload,
             content: publication.content,
             skip_history: publication.skip_history,
+            delta: false,
             key: publication.key,
-            publisher: Publisher::Upstream,
+            info: b"",
+            tags: b"",
+            exclude: None,
             reply,
         });
         self.outlets.request(self.rooms.home(room), &request)?;

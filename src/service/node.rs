@@ -175,7 +175,7 @@ impl Node {
                 self.drained.set(self.drained.get() + 1);
                 return;
             }
-            Delivery::Publication { .. } | Delivery::Interested { .. } | Delivery::Drain => {
+            _ => {
                 debug_assert!(false, "a delivery that is not for the service thread");
                 return;
             }

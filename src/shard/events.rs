@@ -221,6 +221,18 @@ impl Pending {
     }
 }
 
+impl From<hook::Overrides> for Overrides {
+    fn from(overrides: hook::Overrides) -> Self {
+        Self {
+            presence: overrides.presence,
+            join_leave: overrides.join_leave,
+            force_push_join_leave: overrides.force_push_join_leave,
+            force_recovery: overrides.force_recovery,
+            force_positioning: overrides.force_positioning,
+        }
+    }
+}
+
 impl From<HookResult> for Identity {
     fn from(result: HookResult) -> Self {
         let channels = result.channels.into_iter().map(|channel| Start {

@@ -236,7 +236,7 @@ impl Core {
         };
         let crowded = self.controls.outstanding() > CONTROLS_BYTES_PER_SHARD
             && conn.control.len() > CONTROL_BYTES_CROWDED;
-        let full = || conn.control.append(&self.scratch, &mut self.controls).is_err();
+        let mut full = || conn.control.append(&self.scratch, &mut self.controls).is_err();
         if crowded || full() {
             self.abort(slot, CloseReason::Slow);
             return false;

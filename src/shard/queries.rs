@@ -89,10 +89,11 @@ impl Core {
             return self.reply_error(conn.slot, command, ErrorCode::Unrecoverable);
         }
         let (epoch, top) = position;
+        let epoch = epoch.text();
         let publications: Vec<Publication<'_>> = flat::publications(publications).collect();
         let reply = Reply::History {
             publications: &publications,
-            epoch: epoch.text().as_str(),
+            epoch: epoch.as_str(),
             offset: top.0,
         };
         self.reply(conn.slot, command, &reply);

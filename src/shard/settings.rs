@@ -59,7 +59,7 @@ impl Default for ClientPolicy {
             message_hook: false,
             disconnect_events: false,
             expired_close_ms: limits::EXPIRED_CLOSE_MS,
-            expired_sub_close_ms: limits::EXPIRED_CLOSE_MS,
+            expired_sub_close_ms: limits::EXPIRED_SUB_CLOSE_MS,
         }
     }
 }
@@ -75,7 +75,7 @@ pub fn home_limits(options: &ChannelOptions) -> HomeLimits {
         keys: limits::IDEMPOTENCY_KEYS_MAX,
         keys_age_ms: limits::IDEMPOTENCY_AGE_MS,
         meta_ms: options.history_meta_ms,
-        read_max: limits::READ_PUBLICATIONS_MAX,
+        read_max: limits::RECOVERY_PUBLICATIONS,
         read_bytes_max: limits::READ_BYTES_MAX,
     }
 }

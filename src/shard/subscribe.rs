@@ -12,12 +12,11 @@ use super::notices::Notice;
 use super::queries::wanted_epoch;
 use crate::access::{ChannelOptions, Privacy, SubscriptionClaims, TokenError};
 use crate::base::reason::{CloseReason, Unsubscribed};
-use crate::base::{ConnId, Offset, ViewId};
+use crate::base::{ConnId, Epoch, Offset, ViewId};
 use crate::mesh::{EventKind, HistoryRead};
 use crate::room::view::{LineKind, Standing, View};
 use crate::wire::client::{
     Data, Encoding, ErrorCode, Publication, Push, Reply, Subscribe, SubscribeResult, flat,
-    json,
 };
 
 /// What a subscriber was given of what it missed.
@@ -122,7 +121,7 @@ impl Core {
     }
 
     /// Whether a token's user, channel and connection are those that use it.
-    fn token_is_for(&self, slot: u32, channel: &str, claims: &SubscriptionClaims) -> bool {
+    pub(super) fn token_is_for(&self, slot: u32, channel: &str, claims: &SubscriptionClaims) -> bool {
         let Some(conn) = self.conns.get(slot) else {
             return false;
         };
@@ -164,7 +163,7 @@ impl Core {
                 .with(SubFlags::RECOVERING, wants_missed)
                 .with(SubFlags::WAS_RECOVERING, start.recover || wants_missed),
         });
-        let conn_id = conn.id;
+        let (conn_id, epoch, offset) = (conn.id, start.epoch, start.offset);
         if flags.has(SubFlags::EXTRA) {
             conn.extra().subs.push(SubExtra {
                 view: id,
@@ -183,7 +182,7 @@ impl Core {
         let is_live = matches!(view.standing(), Standing::Live { .. });
         if wants_missed {
             view.begin_recovery();
-            if !cache && self.is_up_to_date(id, &start) {
+            if !cache && self.is_up_to_date(id, epoch, offset) {
                 let missed = Missed {
                     recovered: true,
                     publications: b"",
@@ -193,7 +192,6 @@ impl Core {
             if !is_live {
                 self.queue_notice(id);
             }
-            let (epoch, offset) = (start.epoch, start.offset);
             let read = if cache {
                 HistoryRead::RecoverNewest { epoch, offset }
             } else {
@@ -211,11 +209,11 @@ impl Core {
     }
 
     /// Whether a client that recovers has missed nothing, as far as this shard sees all publications.
-    fn is_up_to_date(&self, id: ViewId, start: &Start) -> bool {
+    fn is_up_to_date(&self, id: ViewId, wanted: Option<Epoch>, offset: Offset) -> bool {
         let view = self.views.get(id.index, id.generation);
         let position = view.and_then(View::position);
         position.is_some_and(|(epoch, top)| {
-            start.offset == top && start.epoch.is_none_or(|wanted| wanted == epoch)
+            offset == top && wanted.is_none_or(|wanted| wanted == epoch)
         })
     }
 
@@ -288,7 +286,7 @@ impl Core {
             .expect("joined views are live");
         let (epoch, top) = view.position().expect("joined views are live");
         let conn = conns.get_mut(slot).expect("whoever waits is connected");
-        let (encoding, conn_id) = (conn.encoding, conn.id);
+        let conn_id = conn.id;
         let sub = conn.subs.iter_mut().find(|sub| sub.view == id);
         let sub = sub.expect("whoever waits knows the view");
         let (command, kind) = (sub.place, sub.flags.kind());
@@ -346,8 +344,6 @@ impl Core {
         if flags.has(SubFlags::SERVER_SIDE) && self.connect_sub_joined(slot, &result) {
             return;
         }
-        let texts = Texts::of(&publications, kind);
-        let publications = texts.applied(&publications);
         let epoch = result.epoch.text();
         let reply = result.as_reply(epoch.as_str(), &publications, ttl_s, kind.delta);
         if flags.has(SubFlags::SERVER_SIDE) {
@@ -355,7 +351,6 @@ impl Core {
         } else {
             self.reply(slot, command, &Reply::Subscribe(&reply));
         }
-        debug_assert!(encoding == kind.encoding);
     }
 
     pub(super) fn unsubscribe(&mut self, slot: u32, command: u32, room: &str) {
@@ -506,34 +501,5 @@ impl SubResult {
             data: self.data.data(),
             delta,
         }
-    }
-}
-
-/// The payloads of recovered publications for JSON clients that take deltas: for them data is always a
-/// string.
-pub(super) struct Texts(Vec<Vec<u8>>);
-
-impl Texts {
-    pub(super) fn of(publications: &[Publication<'_>], kind: LineKind) -> Self {
-        if !kind.delta || kind.encoding != Encoding::Json {
-            return Self(Vec::new());
-        }
-        let texts = publications.iter().map(|publication| {
-            let mut text = Vec::new();
-            json::write_data(&mut text, publication.data);
-            text
-        });
-        Self(texts.collect())
-    }
-
-    pub(super) fn applied<'a>(&'a self, publications: &[Publication<'a>]) -> Vec<Publication<'a>> {
-        let mut applied = publications.to_vec();
-        for (publication, text) in applied.iter_mut().zip(&self.0) {
-            publication.data = Data {
-                content: crate::base::Content::Text,
-                bytes: text,
-            };
-        }
-        applied
     }
 }

@@ -22,7 +22,10 @@ impl Users {
         if user.is_empty() {
             return;
         }
-        let slots = self.slots.entry_ref(user).or_default();
+        let slots = match self.slots.get_mut(user) {
+            Some(slots) => slots,
+            None => self.slots.entry(user.into()).or_default(),
+        };
         if slots.is_empty() {
             // Most users have one connection.
             slots.reserve_exact(1);

@@ -10,3 +10,4 @@ mod value;
 
 pub(super) use command::{count, take_command};
 pub use reply::{ping, push, reply};
+pub use value::write_data;

@@ -251,6 +251,8 @@ pub enum ErrorCode {
     NotAvailable = 108,
     /// The client fetches a new token and comes back.
     TokenExpired = 109,
+    /// A connection or subscription that has expired already.
+    Expired = 110,
     /// Too many requests at this time.
     TooManyRequests = 111,
     /// What was missed cannot be given (subscribe with flag bit 1).
@@ -259,7 +261,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, ascending.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Internal,
         Self::Unauthorized,
         Self::UnknownChannel,
@@ -270,6 +272,7 @@ impl ErrorCode {
         Self::BadRequest,
         Self::NotAvailable,
         Self::TokenExpired,
+        Self::Expired,
         Self::TooManyRequests,
         Self::Unrecoverable,
     ];
@@ -287,6 +290,7 @@ impl ErrorCode {
             Self::BadRequest => "bad request",
             Self::NotAvailable => "not available",
             Self::TokenExpired => "token expired",
+            Self::Expired => "expired",
             Self::TooManyRequests => "too many requests",
             Self::Unrecoverable => "unrecoverable position",
         }
@@ -510,8 +514,8 @@ mod tests {
             .collect();
         assert_eq!(table[0], (100, "internal server error", true));
         assert_eq!(table[8], (108, "not available", false));
-        assert_eq!(table[10], (111, "too many requests", true));
-        assert_eq!(table[11], (112, "unrecoverable position", false));
+        assert_eq!(table[11], (111, "too many requests", true));
+        assert_eq!(table[12], (112, "unrecoverable position", false));
         assert!(table.is_sorted_by(|a, b| a.0 < b.0));
         assert_eq!(table.iter().filter(|row| row.2).count(), 2);
     }

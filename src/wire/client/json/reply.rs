@@ -181,7 +181,7 @@ fn put_publications(out: &mut Vec<u8>, publications: &[Publication<'_>], as_stri
     for publication in publications {
         separate(out);
         put(out, "{");
-        put_publication(out, publication, as_strings || publication.delta);
+        put_publication(out, publication, as_strings);
         put(out, "}");
     }
     put(out, "]");
@@ -190,11 +190,18 @@ fn put_publications(out: &mut Vec<u8>, publications: &[Publication<'_>], as_stri
 /// The fields of a publication. With `as_string` a JSON document is written as a string, which is how
 /// clients that take deltas want it, since they patch its text.
 fn put_publication(out: &mut Vec<u8>, publication: &Publication<'_>, as_string: bool) {
-    let mut data = publication.data;
-    if as_string && data.content == Content::Json {
-        data.content = Content::Text;
+    let data = publication.data;
+    if as_string && !publication.delta {
+        let mut text = Vec::new();
+        write_data(&mut text, data);
+        let text = Data {
+            content: Content::Text,
+            bytes: &text,
+        };
+        put_data_field(out, r#""data":"#, text);
+    } else {
+        put_data_field(out, r#""data":"#, data);
     }
-    put_data_field(out, r#""data":"#, data);
     if let Some(info) = &publication.info {
         put_key(out, r#""info":{"#);
         put_info(out, info);

@@ -55,6 +55,11 @@ pub(super) fn put_data_field(out: &mut Vec<u8>, key: &str, data: Data<'_>) {
         return;
     }
     put_key(out, key);
+    write_data(out, data);
+}
+
+/// Appends data as JSON clients see it: a document, a string, or base64 in a string.
+pub fn write_data(out: &mut Vec<u8>, data: Data<'_>) {
     match data.content {
         Content::Json => put_document(out, data.bytes),
         Content::Text => put_text(out, data.bytes),
