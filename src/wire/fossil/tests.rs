@@ -208,3 +208,23 @@ proptest! {
         fuzz_fossil(&patch);
     }
 }
+
+#[test]
+fn the_seeds_and_what_is_one_byte_away_from_them_keep_the_promises() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/fossil");
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(corpus).expect("the corpus") {
+        let mut bytes = std::fs::read(entry.expect("an entry").path()).expect("a seed");
+        fuzz_fossil(&bytes);
+        for index in 0..bytes.len().min(400) {
+            fuzz_fossil(&bytes[..index]);
+            for replacement in *b"\x000~@:,;\x80\xc3" {
+                let original = std::mem::replace(&mut bytes[index], replacement);
+                fuzz_fossil(&bytes);
+                bytes[index] = original;
+            }
+        }
+        seeds += 1;
+    }
+    assert!(seeds > 10, "{seeds} seeds");
+}
