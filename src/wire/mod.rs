@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod client;
+pub mod fossil;
 pub mod frame;
 pub mod hook;
 pub mod http;

@@ -26,6 +26,11 @@ pub fn json_payload_is_valid(payload: &[u8]) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok() && json_depth_is_allowed(payload)
 }
 
+/// Whether `payload` is a valid JSON document as in [`json_payload_is_valid`] and an object.
+pub fn json_payload_is_object(payload: &[u8]) -> bool {
+    payload.trim_ascii_start().first() == Some(&b'{') && json_payload_is_valid(payload)
+}
+
 /// Whether a valid JSON document nests at most [`JSON_DEPTH_MAX`] deep. The syntax check itself keeps
 /// its place on the heap and takes any depth, so this is where the depth is bounded.
 pub fn json_depth_is_allowed(document: &[u8]) -> bool {
@@ -101,6 +106,16 @@ mod tests {
             assert!(!json_payload_is_valid(invalid.as_bytes()), "{invalid}");
         }
         assert!(!json_payload_is_valid(b"\"\xff\""));
+    }
+
+    #[test]
+    fn an_object_is_told_from_other_documents() {
+        for object in ["{}", " \n{\"a\":[1]} "] {
+            assert!(json_payload_is_object(object.as_bytes()), "{object}");
+        }
+        for other in ["", "[{}]", "\"{}\"", "null", "{", "{}{}", "\u{c}{}"] {
+            assert!(!json_payload_is_object(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -6,11 +6,13 @@
 
 mod commands;
 pub mod flat;
+mod fuzz;
 pub mod json;
 pub mod protobuf;
 
 pub use commands::Commands;
 pub use flat::Tags;
+pub use fuzz::fuzz_commands;
 
 use crate::base::Content;
 use crate::base::reason::CloseReason;
@@ -127,7 +129,8 @@ pub struct Connect<'a> {
     pub token: Option<Cow<'a, str>>,
     /// For the application.
     pub data: Cow<'a, [u8]>,
-    /// Positions of server-side subscriptions to recover, by channel.
+    /// Positions of server-side subscriptions to recover, by channel: each channel once, at most
+    /// [`crate::limits::SUBSCRIPTIONS_PER_CONN_MAX`] of them.
     pub subs: Vec<(Cow<'a, str>, Recover<'a>)>,
     /// Name of the SDK or application, `None` when absent or empty.
     pub name: Option<Cow<'a, str>>,

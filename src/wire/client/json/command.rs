@@ -103,10 +103,10 @@ impl<'a> Document<'a> {
 }
 
 fn connect(fields: Connect<'_>) -> Result<Request<'_>, BadCommand> {
-    let subs = fields.subs.0;
-    if subs.len() > SUBSCRIPTIONS_PER_CONN_MAX {
+    if fields.subs.read > SUBSCRIPTIONS_PER_CONN_MAX {
         return Err(BadCommand::TooMany);
     }
+    let subs = fields.subs.by_channel;
     if subs.iter().any(|(channel, _)| channel.is_empty()) {
         return Err(BadCommand::NoChannel);
     }
@@ -296,16 +296,24 @@ object! {
     SubRefresh { channel "channel": Text<'a>, token "token": Text<'a>, }
 }
 
-/// Positions by channel. Once there is one too many, more are read but not kept.
+/// Positions by channel; of a repeated channel the last counts. Once too many were read, repeated ones
+/// included, no more are kept.
 #[derive(Default)]
-struct Subs<'a>(Vec<(Cow<'a, str>, Recover<'a>)>);
+struct Subs<'a> {
+    by_channel: Vec<(Cow<'a, str>, Recover<'a>)>,
+    read: usize,
+}
 
 impl<'a> Subs<'a> {
     fn insert(&mut self, channel: Cow<'a, str>, position: Recover<'a>) {
-        if let Some(known) = self.0.iter_mut().find(|(known, _)| *known == channel) {
-            known.1 = position;
-        } else if self.0.len() <= SUBSCRIPTIONS_PER_CONN_MAX {
-            self.0.push((channel, position));
+        self.read += 1;
+        if self.read > SUBSCRIPTIONS_PER_CONN_MAX {
+            return;
+        }
+        let mut known = self.by_channel.iter_mut();
+        match known.find(|(known, _)| *known == channel) {
+            Some(known) => known.1 = position,
+            None => self.by_channel.push((channel, position)),
         }
     }
 }

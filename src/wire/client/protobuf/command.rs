@@ -88,20 +88,20 @@ fn connect(fields: schema::Connect) -> Result<Request<'static>, BadCommand> {
     }))
 }
 
-/// Entries of a map; of a repeated channel the last counts.
+/// Positions by channel; of a repeated channel the last counts.
 fn subs(entries: &[Vec<u8>]) -> Result<Vec<(Cow<'static, str>, Recover<'static>)>, BadCommand> {
+    if entries.len() > SUBSCRIPTIONS_PER_CONN_MAX {
+        return Err(BadCommand::TooMany);
+    }
     let mut subs: Vec<(Cow<'static, str>, Recover<'static>)> = Vec::new();
     for entry in entries {
         let entry = schema::Sub::decode(entry.as_slice()).map_err(|_| BadCommand::NotProtobuf)?;
         let channel = channel(entry.channel)?;
         let fields = entry.request.unwrap_or_default();
         let recover = recover(fields.recover, fields.offset, fields.epoch);
-        if let Some(known) = subs.iter_mut().find(|(known, _)| *known == channel) {
-            known.1 = recover;
-        } else if subs.len() < SUBSCRIPTIONS_PER_CONN_MAX {
-            subs.push((channel, recover));
-        } else {
-            return Err(BadCommand::TooMany);
+        match subs.iter_mut().find(|(known, _)| *known == channel) {
+            Some(known) => known.1 = recover,
+            None => subs.push((channel, recover)),
         }
     }
     Ok(subs)

@@ -336,6 +336,11 @@ fn positions_of_server_side_subscriptions_are_bounded() {
         3 * SUBSCRIPTIONS_PER_CONN_MAX,
     ] {
         assert_eq!(one(&message(over)), Err(BadCommand::TooMany));
+        let same = format!(
+            r#"{{"id":1,"connect":{{"subs":{{{}"c":{{}}}}}}}}"#,
+            r#""c":{},"#.repeat(over)
+        );
+        assert_eq!(one(&same), Err(BadCommand::TooMany), "repeated ones count");
     }
 }
 
