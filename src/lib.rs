@@ -40,7 +40,7 @@
 //!        wire │ mesh │ driver │ access               mutually invisible
 //!        base → limits
 //! ```
-#![deny(missing_docs)]
+#![warn(missing_docs)]
 
 pub mod access;
 pub mod base;

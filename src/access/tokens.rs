@@ -1,4 +1,5 @@
 //! stub
+#![allow(missing_docs)]
 use crate::base::Content;
 #[derive(Clone, Debug, Default)]
 pub struct TokenSettings { pub hmac_secrets: Vec<String>, pub rsa_public_keys: Vec<String>, pub ecdsa_public_keys: Vec<String>, pub eddsa_public_keys: Vec<String>, pub jwks: Option<String>, pub audience: Option<String>, pub issuer: Option<String>, pub leeway_s: u64 }

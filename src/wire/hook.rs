@@ -1,4 +1,5 @@
 //! stub
+#![allow(missing_docs)]
 use crate::base::Content;
 #[derive(Clone, Copy, Debug)] pub enum HookKind { Connect, Subscribe, Publish, Rpc, Refresh, SubRefresh }
 #[derive(Clone, Copy, Default)] pub struct Overrides { pub presence: Option<bool>, pub join_leave: Option<bool>, pub force_push_join_leave: Option<bool>, pub force_recovery: Option<bool>, pub force_positioning: Option<bool> }
