@@ -21,7 +21,7 @@ use ringcast::driver::doorbell::Doorbells;
 use ringcast::driver::sockets::{Event, Sockets};
 use ringcast::driver::uring::{Uring, UringSetup};
 use ringcast::driver::{Payload, Wait};
-use ringcast::wire::client::json;
+use ringcast::wire::client::{Data, Encoding, Publication, Push, write_push};
 use ringcast::wire::frame::{Opcode, Role, write_client_frame, write_server_header};
 use ringcast::wire::message::{Assembler, Incoming};
 use rustix::time::{ClockId, clock_gettime};
@@ -119,7 +119,16 @@ fn payload() -> Vec<u8> {
 /// The frame that the broker makes of the publication with this offset.
 fn push(offset: u64) -> Vec<u8> {
     let (mut push, mut frame) = (Vec::new(), Vec::new());
-    json::publication_push(&mut push, ROOM, Content::Json, &payload(), offset, None);
+    let payload = payload();
+    let publication = Publication {
+        offset,
+        data: Data {
+            content: Content::Json,
+            bytes: &payload,
+        },
+        ..Publication::default()
+    };
+    write_push(Encoding::Json, &mut push, ROOM, &Push::Publication(&publication));
     write_server_header(&mut frame, Opcode::Text, push.len());
     frame.extend_from_slice(&push);
     frame

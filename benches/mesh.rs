@@ -8,7 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
 use ringcast::base::Content;
 use ringcast::limits;
-use ringcast::mesh::{Publish, Publisher, ReplyTo, Request, mesh, ring};
+use ringcast::mesh::{Publish, Request, mesh, ring};
 use std::hint::{black_box, spin_loop};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -139,15 +139,11 @@ fn bench(criterion: &mut Criterion) {
 fn frame(criterion: &mut Criterion) {
     let mut ports = mesh(2, limits::LANE_BYTES);
     let (mut far, mut near) = (ports.pop().expect("two"), ports.pop().expect("two"));
-    let request = Request::Publish(Publish {
-        room: "room:4711",
-        payload: &[b'x'; RECORD_BYTES],
-        content: Content::Json,
-        skip_history: false,
-        key: None,
-        publisher: Publisher::Upstream,
-        reply: ReplyTo::Nobody,
-    });
+    let request = Request::Publish(Publish::plain(
+        "room:4711",
+        Content::Json,
+        &[b'x'; RECORD_BYTES],
+    ));
     criterion.bench_function("frame archived, published, read, released", |bencher| {
         bencher.iter(|| {
             near.outlets

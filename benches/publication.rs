@@ -11,8 +11,7 @@ use ringcast::base::stats::Stats;
 use ringcast::base::{Content, NodeId, RoomHasher};
 use ringcast::driver::sim::{Client, Faults, Sim, SimSetup, Step, World};
 use ringcast::limits;
-use ringcast::mesh::{self, Port, Publish, Publisher, ReplyTo, Request};
-use ringcast::room::session::Policy;
+use ringcast::mesh::{self, Port, Publish, Request};
 use ringcast::shard::Shard;
 use ringcast::shard::settings::Settings;
 use ringcast::wire::frame::{Opcode, write_client_frame};
@@ -42,10 +41,7 @@ impl Room {
             buffer_bytes: 2_048,
         };
         let mut settings = Settings::new(NodeId(0), RoomHasher::new(1, 1), 1, 1);
-        settings.policy = Policy {
-            anonymous: true,
-            publish: false,
-        };
+        settings.allow_everything();
         settings.ping_ms = u64::MAX / 4;
         let stats = Arc::new(Stats::default());
         let port = ports.pop().expect("two ports");
@@ -84,15 +80,7 @@ impl Room {
 
     /// Publishes once; the time that the shard's turns took until every send had completed.
     fn publish(&mut self) -> Duration {
-        let publish = Publish {
-            room: "room",
-            payload: &[b'1'; 128],
-            content: Content::Json,
-            skip_history: false,
-            key: None,
-            publisher: Publisher::Upstream,
-            reply: ReplyTo::Nobody,
-        };
+        let publish = Publish::plain("room", Content::Json, &[b'1'; 128]);
         self.service
             .outlets
             .request(NodeId(0), &Request::Publish(publish))

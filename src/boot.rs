@@ -1,6 +1,7 @@
 //! From a configuration to running threads, in an order in which every failure is still an error
 //! message: limits, listeners, rings, then traffic.
 
+use crate::access::{Namespaces, TokenSettings, TokenSetupError, TokenVerifier};
 use crate::base::stats::{ServiceStats, Stats};
 use crate::base::{NodeId, RoomHasher};
 use crate::config::{Config, Timing};
@@ -12,11 +13,10 @@ use crate::limits;
 use crate::mesh::{self, Port};
 use crate::service::{self, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
 use crate::shard::Shard;
-use crate::access::{Namespaces, TokenSettings, TokenSetupError, TokenVerifier};
 use crate::shard::settings::{ClientPolicy, Settings};
-use rustix::time::{ClockId, clock_gettime};
 use core_affinity::CoreId;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;

@@ -143,6 +143,12 @@ pub const HISTORY_PUBLICATIONS: usize = 300;
 pub const RECOVERY_PUBLICATIONS: usize = 300;
 /// Publications that either may be configured to.
 pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
+/// Joins and leaves that a room's subscribers are told of at once.
+pub const MEMBERSHIP_BURST: u64 = 256;
+/// Joins and leaves that they are told of in a second, over time.
+pub const MEMBERSHIP_PER_S: u64 = 2_000;
+/// Joins and leaves of a room that may wait for that.
+pub const MEMBERSHIP_WAITING_MAX: usize = 16_384;
 /// Idempotency keys that a room remembers.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 256;
 /// Milliseconds that a room remembers an idempotency key.

@@ -5,8 +5,7 @@ use ringcast::base::{Content, NodeId, RoomHasher};
 use ringcast::driver::doorbell::Doorbells;
 use ringcast::driver::uring::{Uring, UringSetup};
 use ringcast::limits;
-use ringcast::mesh::{self, Port, Publish, Publisher, ReplyTo, Request};
-use ringcast::room::session::Policy;
+use ringcast::mesh::{self, Port, Publish, Request};
 use ringcast::shard::Shard;
 use ringcast::shard::settings::Settings;
 use socket2::{Domain, Socket, Type};
@@ -67,10 +66,7 @@ impl Bench {
         let mut ports = mesh::mesh(2, limits::LANE_BYTES);
         let service = ports.pop().unwrap();
         let mut settings = Settings::new(NodeId(0), RoomHasher::new(1, 1), 1, 1);
-        settings.policy = Policy {
-            anonymous: true,
-            publish: false,
-        };
+        settings.allow_everything();
         let stats = Arc::new(Stats::default());
         let uring = Uring::new(setup).unwrap();
         let shard = Shard::new(uring, ports.pop().unwrap(), settings, Arc::clone(&stats));
@@ -97,15 +93,7 @@ impl Bench {
 
     fn publish_and_deliver(&mut self, count: u64) {
         for _ in 0..count {
-            let publish = Publish {
-                room: "room",
-                payload: &[b'7'; 128],
-                content: Content::Json,
-                skip_history: false,
-                key: None,
-                publisher: Publisher::Upstream,
-                reply: ReplyTo::Nobody,
-            };
+            let publish = Publish::plain("room", Content::Json, &[b'7'; 128]);
             self.service
                 .outlets
                 .request(NodeId(0), &Request::Publish(publish))

@@ -13,8 +13,7 @@ use ringcast::base::stats::Stats;
 use ringcast::base::{Content, NodeId, Offset, RoomHasher};
 use ringcast::driver::sim::{Client, Faults, Sim, SimSetup, Step, World};
 use ringcast::limits;
-use ringcast::mesh::{self, Delivery, Port, Publish, Publisher, ReplyTo, Request};
-use ringcast::room::session::Policy;
+use ringcast::mesh::{self, Delivery, Port, Publish, ReplyTo, Request};
 use ringcast::shard::settings::Settings;
 use ringcast::shard::{Shard, Turn};
 use ringcast::wire::frame::{Opcode, Role, write_client_frame};
@@ -257,13 +256,8 @@ impl Simulation {
             request: self.requests,
         };
         let publish = Publish {
-            room,
-            payload: payload.as_bytes(),
-            content: Content::Json,
-            skip_history: false,
-            key: None,
-            publisher: Publisher::Upstream,
             reply,
+            ..Publish::plain(room, Content::Json, payload.as_bytes())
         };
         let sent = self
             .service
@@ -443,10 +437,7 @@ fn room(index: u64) -> String {
 
 fn settings(dice: &mut Dice, node: NodeId, hasher: RoomHasher, shards: u16, seed: u64) -> Settings {
     let mut settings = Settings::new(node, hasher, shards, seed);
-    settings.policy = Policy {
-        anonymous: true,
-        publish: true,
-    };
+    settings.allow_everything();
     settings.tail.bytes = 2_000 + dice.below(60_000) as usize;
     settings.tail.age_ms = 50 + dice.below(400);
     settings.upgrade_ms = 500;

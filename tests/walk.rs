@@ -8,12 +8,12 @@ use ringcast::base::chunk::ChunkPool;
 use ringcast::base::{Content, Epoch, NodeId, Offset, RoomHasher, ViewId};
 use ringcast::client::Message;
 use ringcast::limits;
-use ringcast::mesh::{self, Delivery, Publish, Publisher, ReplyTo, Request};
+use ringcast::mesh::{self, Delivery, Publish, ReplyTo, Request};
 use ringcast::room::history::HistoryLimits;
 use ringcast::room::home::{Home, HomeLimits, Incoming, Published};
 use ringcast::room::tail::TailLimits;
-use ringcast::room::view::{Taken, View};
-use ringcast::wire::client::json;
+use ringcast::room::view::{LineKind, Taken, View};
+use ringcast::wire::client::{Data, Encoding, Publication, Push, write_push};
 use ringcast::wire::frame::{Opcode, server_header};
 use ringcast::wire::upstream::{AckLevel, Frame, decode};
 use std::io::Cursor;
@@ -22,6 +22,13 @@ use tungstenite::protocol::{Role, WebSocket};
 
 const PAYLOAD: &[u8] = br#"{"score":[2,1]}"#;
 const PUSH: &str = r#"{"push":{"channel":"match:7","pub":{"data":{"score":[2,1]},"offset":1}}}"#;
+
+/// JSON, without deltas, joins and leaves.
+const PLAIN: LineKind = LineKind {
+    encoding: Encoding::Json,
+    delta: false,
+    members: false,
+};
 
 /// Three nodes: home, subscriber's shard, service thread.
 const HOME: NodeId = NodeId(0);
@@ -36,6 +43,9 @@ const HOME_LIMITS: HomeLimits = HomeLimits {
     },
     keys: 8,
     keys_age_ms: 1_000,
+    meta_ms: 1_000,
+    read_max: 8,
+    read_bytes_max: 1_000,
 };
 
 const TAIL_LIMITS: TailLimits = TailLimits {
@@ -61,7 +71,7 @@ fn a_publication_walks_through_the_parts() {
     view.announced();
     let (epoch, top) = home.interest(EDGE, view_id, 0);
     assert!(view.admitted(epoch, top).is_empty());
-    let subscriber = view.subscribe(41);
+    let subscriber = view.subscribe(41, PLAIN, None);
 
     // 1. Bytes of an upstream service become a publication.
     let mut bytes = Vec::new();
@@ -94,13 +104,8 @@ fn a_publication_walks_through_the_parts() {
         request: 3,
     };
     let publish = Publish {
-        room,
-        payload,
-        content,
-        skip_history: false,
-        key: None,
-        publisher: Publisher::Upstream,
         reply,
+        ..Publish::plain(room, content, payload)
     };
     service
         .outlets
@@ -120,10 +125,15 @@ fn a_publication_walks_through_the_parts() {
     assert_eq!((publish.room, publish.payload), ("match:7", PAYLOAD));
 
     // 4. The home gives it its place, keeps it, and says who wants it.
-    let incoming = Incoming {
+    let data = Data {
         content: publish.content,
-        payload: publish.payload,
-        publisher: ("", ""),
+        bytes: publish.payload,
+    };
+    let incoming = Incoming {
+        publication: Publication {
+            data,
+            ..Publication::default()
+        },
         key: publish.key,
         skip_history: publish.skip_history,
     };
@@ -141,8 +151,11 @@ fn a_publication_walks_through_the_parts() {
         view: view_id,
         offset: Offset(1),
         content: publish.content,
+        delta: publish.delta,
         payload: publish.payload,
-        publisher: publish.publisher,
+        info: publish.info,
+        tags: publish.tags,
+        exclude: None,
     };
     home_port.outlets.deliver(EDGE, &delivery).unwrap();
     let acknowledgement = Delivery::Published {
@@ -177,18 +190,37 @@ fn a_publication_walks_through_the_parts() {
     };
     assert_eq!((target, offset), (view_id, Offset(1)));
     let mut push = Vec::new();
-    json::publication_push(&mut push, view.room(), content, payload, offset.0, None);
+    let publication = Publication {
+        offset: offset.0,
+        data: Data {
+            content,
+            bytes: payload,
+        },
+        ..Publication::default()
+    };
+    let pushed = Push::Publication(&publication);
+    write_push(Encoding::Json, &mut push, view.room(), &pushed);
     assert_eq!(push, PUSH.as_bytes());
     let (header, header_bytes) = server_header(Opcode::Text, push.len());
     let encoded = (&header[..header_bytes], push.as_slice());
-    view.append(offset, encoded, (1, 11), TAIL_LIMITS, &mut pool);
-    assert!(view.is_lagging(), "the subscriber has something to be sent");
+    view.advance(offset);
+    view.append(0, encoded, (1, 11), TAIL_LIMITS, &mut pool);
+    assert!(
+        view.lines()[0].is_lagging(),
+        "the subscriber has something to be sent"
+    );
 
     // 7. The flush takes everything that the subscriber has not been sent; the tail is let go.
     let mut parts = Vec::new();
-    let taken = view.take(subscriber, limits::SEND_PARTS_MAX, &mut parts, &mut pool);
+    let taken = view.take(
+        PLAIN,
+        subscriber,
+        limits::SEND_PARTS_MAX,
+        &mut parts,
+        &mut pool,
+    );
     assert_eq!((taken, parts.len()), (Taken::All, 1));
-    assert_eq!(view.tail().held_bytes(), 0);
+    assert_eq!(view.lines()[0].tail().held_bytes(), 0);
     view.invariants();
 
     // 8. What the kernel is given is a WebSocket message to anybody who can read one.
@@ -196,7 +228,7 @@ fn a_publication_walks_through_the_parts() {
     parts[0].copy_to(&mut wire);
     let mut client = WebSocket::from_raw_socket(Cursor::new(wire), Role::Client, None);
     assert_eq!(client.read().unwrap().to_text().unwrap(), PUSH);
-    assert_eq!(view.subscribers()[0].slot, 41);
+    assert_eq!(view.lines()[0].subscribers()[0].slot, 41);
 }
 
 #[test]

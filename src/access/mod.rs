@@ -9,6 +9,6 @@ pub use namespaces::{
 };
 pub use origin::{Origins, glob_matches};
 pub use tokens::{
-    ConnectionClaims, OwnedData, Overrides, SubscriptionClaims, SubscriptionOptions, TokenError,
+    ConnectionClaims, Overrides, OwnedData, SubscriptionClaims, SubscriptionOptions, TokenError,
     TokenSettings, TokenSetupError, TokenVerifier,
 };

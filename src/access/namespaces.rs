@@ -128,6 +128,29 @@ impl Default for ChannelOptions {
 }
 
 impl ChannelOptions {
+    /// Everybody may do everything, and histories have the default bounds.
+    pub fn everything() -> Self {
+        let everybody = Grant {
+            client: true,
+            subscriber: false,
+            anonymous: true,
+        };
+        Self {
+            presence: true,
+            join_leave: true,
+            history_count: limits::HISTORY_COUNT,
+            history_age_ms: limits::HISTORY_AGE_MS,
+            allow_positioning: true,
+            allow_recovery: true,
+            allow_delta: true,
+            allow_subscribe: everybody,
+            allow_publish: everybody,
+            allow_history: everybody,
+            allow_presence: everybody,
+            ..Self::default()
+        }
+    }
+
     /// Whether the channel keeps a history.
     pub fn has_history(&self) -> bool {
         self.history_count > 0 && self.history_age_ms > 0

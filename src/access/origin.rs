@@ -111,7 +111,12 @@ mod tests {
 
     #[test]
     fn a_glob_matches_whole_names() {
-        for (pattern, text) in [("a*", "abc"), ("*c", "abc"), ("a*b*c", "a--b--bc"), ("*", "")] {
+        for (pattern, text) in [
+            ("a*", "abc"),
+            ("*c", "abc"),
+            ("a*b*c", "a--b--bc"),
+            ("*", ""),
+        ] {
             assert!(glob_matches(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("a", "ab"), ("a*b", "a"), ("ab*b", "ab"), ("*x*", "abc")] {

@@ -76,19 +76,11 @@ fn everything(base: ChannelOptions) -> ChannelOptions {
         false => unconfigured(),
     };
     ChannelOptions {
-        presence: true,
-        join_leave: true,
-        allow_positioning: true,
-        allow_recovery: true,
-        allow_subscribe: EVERYBODY,
-        allow_publish: EVERYBODY,
-        allow_history: EVERYBODY,
-        allow_presence: EVERYBODY,
         history_count: history.history_count,
         history_age_ms: history.history_age_ms,
         history_bytes: history.history_bytes,
         history_meta_ms: history.history_meta_ms,
-        ..ChannelOptions::default()
+        ..ChannelOptions::everything()
     }
 }
 

@@ -531,6 +531,24 @@ impl Delivery<'_> {
     }
 }
 
+impl<'a> Publish<'a> {
+    /// A service's publication with nothing but a payload; nobody is told the outcome.
+    pub fn plain(room: &'a str, content: Content, payload: &'a [u8]) -> Self {
+        Self {
+            room,
+            payload,
+            content,
+            skip_history: false,
+            delta: false,
+            key: None,
+            info: b"",
+            tags: b"",
+            exclude: None,
+            reply: ReplyTo::Nobody,
+        }
+    }
+}
+
 impl Publish<'_> {
     fn bytes(&self) -> usize {
         self.room.len() + self.payload.len() + self.info.len() + self.tags.len()

@@ -353,7 +353,7 @@ mod tests {
     use crate::base::content::Content;
     use crate::base::ids::{Epoch, Offset, ViewId};
     use crate::limits;
-    use crate::mesh::frames::{Publish, Publisher, ReplyTo};
+    use crate::mesh::frames::Publish;
 
     const LANE: usize = 4096;
 
@@ -369,8 +369,11 @@ mod tests {
             view: view(1),
             offset: Offset(9),
             content: Content::Json,
+            delta: false,
             payload,
-            publisher: Publisher::Upstream,
+            info: b"",
+            tags: b"",
+            exclude: None,
         }
     }
 
@@ -539,20 +542,16 @@ mod tests {
     #[test]
     fn the_largest_frame_fits_an_empty_lane_of_the_broker() {
         let mut ports = mesh(2, limits::LANE_BYTES);
-        let name = "n".repeat(limits::USER_NAME_MAX);
+        let info = vec![0; limits::FLAT_INFO_MAX];
+        let tags = vec![0; limits::TAGS_BYTES_MAX];
         let room = "r".repeat(limits::ROOM_NAME_MAX);
         let payload = vec![b'1'; limits::UPSTREAM_FRAME_MAX];
         let frame = Request::Publish(Publish {
-            room: &room,
-            payload: &payload,
-            content: Content::Bytes,
             skip_history: true,
             key: Some([3; 16]),
-            publisher: Publisher::Client {
-                user: &name,
-                client: &name,
-            },
-            reply: ReplyTo::Nobody,
+            info: &info,
+            tags: &tags,
+            ..Publish::plain(&room, Content::Bytes, &payload)
         });
         for _ in 0..20 {
             assert_eq!(ports[0].outlets.request(NodeId(1), &frame), Ok(()));

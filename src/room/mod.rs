@@ -8,6 +8,7 @@
 
 pub mod history;
 pub mod home;
+pub mod presence;
 pub mod recent;
 pub mod session;
 pub mod tail;

@@ -271,12 +271,7 @@ impl View {
 
     /// Removes the subscriber at `index` of its line. The line's last subscriber takes its index; its
     /// slot is returned, so that its connection learns the new index.
-    pub fn unsubscribe(
-        &mut self,
-        kind: LineKind,
-        index: u32,
-        pool: &mut ChunkPool,
-    ) -> Option<u32> {
+    pub fn unsubscribe(&mut self, kind: LineKind, index: u32, pool: &mut ChunkPool) -> Option<u32> {
         let line = self.line_mut(kind);
         let gone = line.subscribers.swap_remove(index as usize);
         line.caught_up -= u32::from(gone.cursor == line.tail.end());
@@ -408,7 +403,9 @@ impl View {
     /// Panics unless every cursor is at or before the end, and `caught_up` counts what it should.
     /// Linear in the subscribers: for tests and the simulator.
     pub fn invariants(&self) {
-        self.lines.iter().for_each(|line| line.invariants(&self.room));
+        self.lines
+            .iter()
+            .for_each(|line| line.invariants(&self.room));
     }
 
     fn line_mut(&mut self, kind: LineKind) -> &mut Line {
@@ -537,7 +534,11 @@ mod tests {
             taken(&mut view, late, &mut pool),
             (Taken::All, b"<b>".to_vec())
         );
-        assert_eq!(view.lines()[0].tail().held_bytes(), 0, "released once nobody lags");
+        assert_eq!(
+            view.lines()[0].tail().held_bytes(),
+            0,
+            "released once nobody lags"
+        );
     }
 
     #[test]
@@ -557,11 +558,17 @@ mod tests {
     #[test]
     fn a_laggard_is_lost_and_the_tail_stays_bounded() {
         let (mut view, mut pool) = (live(), ChunkPool::default());
-        let (slow, quick) = (view.subscribe(1, PLAIN, None), view.subscribe(2, PLAIN, None));
+        let (slow, quick) = (
+            view.subscribe(1, PLAIN, None),
+            view.subscribe(2, PLAIN, None),
+        );
         for offset in 1..=1_000 {
             publish(&mut view, offset, &[0; 99], offset, &mut pool);
             assert_eq!(taken(&mut view, quick, &mut pool).0, Taken::All);
-            assert!(view.lines()[0].tail().held_bytes() <= LIMITS.bytes + crate::limits::CHUNK_BYTES_MAX);
+            assert!(
+                view.lines()[0].tail().held_bytes()
+                    <= LIMITS.bytes + crate::limits::CHUNK_BYTES_MAX
+            );
         }
         assert_eq!(taken(&mut view, slow, &mut pool).0, Taken::Lost);
     }
@@ -596,10 +603,7 @@ mod tests {
         view.append(1, (b"", b"join"), (1, 0), LIMITS, &mut pool);
         assert_eq!(taken(&mut view, 0, &mut pool), (Taken::All, vec![]));
         let mut parts = Vec::new();
-        assert_eq!(
-            view.take(members, 0, 16, &mut parts, &mut pool),
-            Taken::All
-        );
+        assert_eq!(view.take(members, 0, 16, &mut parts, &mut pool), Taken::All);
         assert_eq!(parts.iter().map(Part::len).sum::<usize>(), 4);
         view.unsubscribe(members, 0, &mut pool);
         assert_eq!(view.subscribers(), 1);

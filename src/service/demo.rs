@@ -3,7 +3,7 @@
 use super::Shared;
 use crate::base::Content;
 use crate::base::stats::Counter;
-use crate::mesh::{Publish, ReplyTo, Request};
+use crate::mesh::{Publish, Request};
 use glommio::timer::sleep;
 use serde::Serialize;
 use std::rc::Rc;
@@ -39,16 +39,8 @@ pub(super) async fn publish_figures(shared: Rc<Shared>, room: String) {
 
 fn request<'a>(room: &'a str, payload: &'a [u8]) -> Request<'a> {
     Request::Publish(Publish {
-        room,
-        payload,
-        content: Content::Json,
         skip_history: true,
-        delta: false,
-        key: None,
-        info: b"",
-        tags: b"",
-        exclude: None,
-        reply: ReplyTo::Nobody,
+        ..Publish::plain(room, Content::Json, payload)
     })
 }
 

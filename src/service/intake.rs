@@ -260,16 +260,10 @@ impl Desk<'_> {
         reply: ReplyTo,
     ) -> Result<(), LaneFull> {
         let request = Request::Publish(Publish {
-            room,
-            payload: publication.payload,
-            content: publication.content,
             skip_history: publication.skip_history,
-            delta: false,
             key: publication.key,
-            info: b"",
-            tags: b"",
-            exclude: None,
             reply,
+            ..Publish::plain(room, publication.content, publication.payload)
         });
         self.outlets.request(self.rooms.home(room), &request)?;
         self.stats.upstream_publications_total.add(1);

@@ -10,7 +10,7 @@ use super::notices::Extras;
 use super::permissions::client_data;
 use crate::base::client_id::{self, ClientId};
 use crate::base::reason::CloseReason;
-use crate::base::{Content, ConnId, ViewId};
+use crate::base::{ConnId, Content, ViewId};
 use crate::limits::{COMMAND_OUTPUT_MAX, HELD_BYTES_MAX};
 use crate::mesh::{Event, EventKind, Publish, ReplyTo, Request as HomeRequest};
 use crate::room::session::Action;
@@ -148,7 +148,10 @@ impl Core {
 
     /// Goes on with the messages that waited for a command, in the next turn.
     pub(super) fn resume_later(&mut self, slot: u32) {
-        let extra = self.conns.get(slot).and_then(|conn| Some((conn.id, conn.extra.as_ref()?)));
+        let extra = self
+            .conns
+            .get(slot)
+            .and_then(|conn| Some((conn.id, conn.extra.as_ref()?)));
         if let Some((id, extra)) = extra
             && !extra.held.is_empty()
         {
@@ -159,7 +162,11 @@ impl Core {
     /// Goes on with the messages that waited for a command.
     pub(super) fn resume(&mut self, slot: u32) {
         loop {
-            let Some(extra) = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut()) else {
+            let Some(extra) = self
+                .conns
+                .get_mut(slot)
+                .and_then(|conn| conn.extra.as_mut())
+            else {
                 return;
             };
             if extra.is_waiting() || extra.stalled {

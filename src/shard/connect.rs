@@ -170,15 +170,25 @@ impl Core {
 
     /// Replies to `connect` once nothing is waited for any more.
     fn finish_connect(&mut self, slot: u32) {
-        let is_done = self.connecting(slot).is_some_and(|connecting| connecting.left == 0);
+        let is_done = self
+            .connecting(slot)
+            .is_some_and(|connecting| connecting.left == 0);
         if !is_done {
             return;
         }
-        let extra = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut());
+        let extra = self
+            .conns
+            .get_mut(slot)
+            .and_then(|conn| conn.extra.as_mut());
         let Some(connecting) = extra.and_then(|extra| extra.connecting.take()) else {
             return;
         };
-        self.connected(slot, connecting.command, &connecting.data, &connecting.results);
+        self.connected(
+            slot,
+            connecting.command,
+            &connecting.data,
+            &connecting.results,
+        );
         self.dirty.mark(slot);
         self.arm_expiry(slot);
         // Whoever replied may be in the middle of something: what was held goes on in the next turn.
@@ -229,7 +239,11 @@ impl Core {
             ttl_s: if by_hook { 0 } else { self.ttl_s(expire_at_s) },
             data: data.data(),
             subs: &subs,
-            ping_s: if is_app_ping { (self.settings.ping_ms / 1_000) as u32 } else { 0 },
+            ping_s: if is_app_ping {
+                (self.settings.ping_ms / 1_000) as u32
+            } else {
+                0
+            },
             pong: is_app_ping,
         };
         self.reply(slot, command, &Reply::Connect(&result));
@@ -258,7 +272,9 @@ fn recovers(connect: &Connect<'_>) -> Vec<RecoverAt> {
 
 /// The first `count` characters.
 fn first(text: &str, count: usize) -> &str {
-    text.char_indices().nth(count).map_or(text, |(at, _)| &text[..at])
+    text.char_indices()
+        .nth(count)
+        .map_or(text, |(at, _)| &text[..at])
 }
 
 impl From<ConnectionClaims> for Identity {

@@ -11,6 +11,7 @@ use super::notices::Notice;
 use super::settings::Settings;
 use super::timers::TimerKey;
 use super::users::Users;
+use crate::access::NamespaceIndex;
 use crate::base::chunk::ChunkPool;
 use crate::base::reason::CloseReason;
 use crate::base::slab::PagedMap;
@@ -19,7 +20,6 @@ use crate::base::wheel::Wheel;
 use crate::base::{ConnId, NodeId};
 use crate::limits::LANE_FRAME_MAX;
 use crate::mesh::{Delivery, Outlets};
-use crate::access::NamespaceIndex;
 use crate::room::home::{Home, HomeLimits};
 use crate::room::view::View;
 use crate::wire::frame::{self, Role};
@@ -309,7 +309,11 @@ impl Core {
                 moved.expect("a subscriber knows its view").place = sub.place;
             }
         }
-        if let Some(extra) = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut()) {
+        if let Some(extra) = self
+            .conns
+            .get_mut(slot)
+            .and_then(|conn| conn.extra.as_mut())
+        {
             extra.subs.retain(|other| other.view != sub.view);
         }
         let view = self.views.get(sub.view.index, sub.view.generation);
@@ -412,9 +416,8 @@ impl Core {
                     "subscription and subscriber name each other"
                 );
                 // Pushes wait for the connect reply.
-                let told = conn.backlog
-                    || subscriber.cursor == line.tail().end()
-                    || !conn.is_connected();
+                let told =
+                    conn.backlog || subscriber.cursor == line.tail().end() || !conn.is_connected();
                 assert!(
                     told,
                     "what a socket has not been sent waits for its send in flight"
@@ -431,7 +434,11 @@ impl Core {
         for home in self.homes.iter() {
             home.invariants(self.home_limits(home.namespace));
         }
-        let present: usize = self.homes.iter().map(|home| home.presence_stats().0 as usize).sum();
+        let present: usize = self
+            .homes
+            .iter()
+            .map(|home| home.presence_stats().0 as usize)
+            .sum();
         assert_eq!(present, self.present);
         let history: usize = self.homes.iter().map(Home::history_bytes).sum();
         assert_eq!(history, self.history_bytes);

@@ -60,7 +60,10 @@ impl Core {
             return;
         }
         let slot = conn.slot;
-        let extra = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut());
+        let extra = self
+            .conns
+            .get_mut(slot)
+            .and_then(|conn| conn.extra.as_mut());
         let Some(pending) = extra.and_then(|extra| extra.settle(serial)) else {
             return;
         };
@@ -150,18 +153,32 @@ impl Core {
             delta,
             ..
         } = result;
-        let data = if changed.1.is_empty() { data } else { Blob::from(changed) };
-        self.publish_later(slot, command, &channel, data, super::notices::Extras {
-            skip_history,
-            tags: tags.into(),
-            key,
-            delta,
-        });
+        let data = if changed.1.is_empty() {
+            data
+        } else {
+            Blob::from(changed)
+        };
+        self.publish_later(
+            slot,
+            command,
+            &channel,
+            data,
+            super::notices::Extras {
+                skip_history,
+                tags: tags.into(),
+                key,
+                delta,
+            },
+        );
     }
 
     /// The connection lives on, or has expired.
     pub(super) fn refreshed(&mut self, slot: u32, command: u32, result: &HookResult) {
-        let Some(extra) = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut()) else {
+        let Some(extra) = self
+            .conns
+            .get_mut(slot)
+            .and_then(|conn| conn.extra.as_mut())
+        else {
             return;
         };
         if result.expired {
@@ -181,7 +198,10 @@ impl Core {
         if result.expired {
             return self.expire_sub(slot, view);
         }
-        let extra = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut());
+        let extra = self
+            .conns
+            .get_mut(slot)
+            .and_then(|conn| conn.extra.as_mut());
         let subs = extra.map(|extra| &mut extra.subs);
         let Some(sub) = subs.and_then(|subs| subs.iter_mut().find(|sub| sub.view == view)) else {
             return;

@@ -34,10 +34,16 @@ impl Core {
         if at_s == u64::MAX || clients.insecure {
             return None;
         }
-        let at_ms = at_s.saturating_mul(1_000).saturating_sub(self.settings.unix_at_zero_ms);
+        let at_ms = at_s
+            .saturating_mul(1_000)
+            .saturating_sub(self.settings.unix_at_zero_ms);
         // At the expiry itself services are asked; after the grace the client's time is over.
         let grace_ms = clients.expired_close_ms.min(clients.expired_sub_close_ms);
-        Some(if at_ms > self.now_ms { at_ms } else { at_ms.saturating_add(grace_ms).max(self.now_ms + 250) })
+        Some(if at_ms > self.now_ms {
+            at_ms
+        } else {
+            at_ms.saturating_add(grace_ms).max(self.now_ms + 250)
+        })
     }
 
     /// Looks at the expiries of a connection whose timer has come due.
@@ -96,7 +102,10 @@ impl Core {
     }
 
     fn mark_refreshing(&mut self, slot: u32, view: ViewId) {
-        let extra = self.conns.get_mut(slot).and_then(|conn| conn.extra.as_mut());
+        let extra = self
+            .conns
+            .get_mut(slot)
+            .and_then(|conn| conn.extra.as_mut());
         let subs = extra.map(|extra| &mut extra.subs);
         if let Some(sub) = subs.and_then(|subs| subs.iter_mut().find(|sub| sub.view == view)) {
             sub.refreshing = true;

@@ -1,7 +1,7 @@
 //! A publication's way from its home to every shard with subscribers, and into their tails.
 
-use super::core::Core;
 use super::conn::Conn;
+use super::core::Core;
 use crate::base::chunk::{ChunkPool, Part};
 use crate::base::reason::CloseReason;
 use crate::base::slab::PagedMap;
@@ -17,7 +17,13 @@ use crate::wire::frame::{Opcode, server_header};
 
 impl Core {
     /// One delivery for each interested shard; this one's own view is called directly.
-    pub(super) fn spread(&mut self, index: u32, generation: u32, offset: Offset, publish: &Publish<'_>) {
+    pub(super) fn spread(
+        &mut self,
+        index: u32,
+        generation: u32,
+        offset: Offset,
+        publish: &Publish<'_>,
+    ) {
         let home = self
             .homes
             .get(index, generation)
@@ -140,7 +146,10 @@ impl Core {
         let Some(info) = flat::take_info(&mut info) else {
             return;
         };
-        let view = self.views.get_mut(id.index, id.generation).expect("seen above");
+        let view = self
+            .views
+            .get_mut(id.index, id.generation)
+            .expect("seen above");
         for at in 0..view.lines().len() {
             let line = &view.lines()[at];
             let kind = line.kind();
@@ -232,7 +241,9 @@ enum Made {
 
 impl Encoded {
     fn begin(&mut self) {
-        self.forms.iter_mut().for_each(|form| form.state = Made::Not);
+        self.forms
+            .iter_mut()
+            .for_each(|form| form.state = Made::Not);
     }
 
     /// Makes the form that a line of this kind is sent; whether it is a delta.
@@ -246,8 +257,9 @@ impl Encoded {
         let at = form_of(kind);
         if self.forms[at].state == Made::Not {
             let previous = view.previous().filter(|_| may_delta && kind.delta);
-            let is_delta = previous
-                .is_some_and(|previous| self.make_patch(kind.encoding, previous.data(), publication));
+            let is_delta = previous.is_some_and(|previous| {
+                self.make_patch(kind.encoding, previous.data(), publication)
+            });
             let mut bytes = std::mem::take(&mut self.forms[at].bytes);
             bytes.clear();
             if is_delta {
@@ -263,7 +275,12 @@ impl Encoded {
                     delta: true,
                     ..*publication
                 };
-                write_push(kind.encoding, &mut bytes, view.room(), &Push::Publication(&patched));
+                write_push(
+                    kind.encoding,
+                    &mut bytes,
+                    view.room(),
+                    &Push::Publication(&patched),
+                );
             } else {
                 self.write_full(kind, view.room(), publication, &mut bytes);
             }

@@ -299,15 +299,20 @@ impl Core {
     pub(super) fn forget_home(&mut self, index: u32, generation: u32) {
         if let Some(home) = self.homes.remove(index, generation) {
             self.history_bytes -= home.history_bytes();
-            if home.top() != Offset(0) {
+            let options = self.settings.namespaces.options(home.namespace);
+            if home.top() != Offset(0) && options.has_history() {
                 self.settings.incarnation = self.settings.incarnation.wrapping_add(1);
             }
         }
     }
 
     /// Names that clients invent must not fill the table.
-    fn forget_blank(&mut self, index: u32, generation: u32) {
-        if self.homes.get(index, generation).is_some_and(Home::is_blank) {
+    pub(super) fn forget_blank(&mut self, index: u32, generation: u32) {
+        if self
+            .homes
+            .get(index, generation)
+            .is_some_and(Home::is_blank)
+        {
             self.forget_home(index, generation);
         }
     }

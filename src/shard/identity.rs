@@ -78,7 +78,10 @@ impl Extra {
 
     /// What the event with this serial was about.
     pub(super) fn settle(&mut self, serial: u32) -> Option<Pending> {
-        let at = self.pending.iter().position(|(other, _)| *other == serial)?;
+        let at = self
+            .pending
+            .iter()
+            .position(|(other, _)| *other == serial)?;
         Some(self.pending.swap_remove(at).1)
     }
 

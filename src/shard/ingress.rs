@@ -2,9 +2,9 @@
 
 use super::conn::Stage;
 use super::core::Core;
+use super::fanout::opcode;
 use crate::base::ConnId;
 use crate::base::reason::CloseReason;
-use super::fanout::opcode;
 use crate::limits::{CONTROL_BYTES_CROWDED, CONTROLS_BYTES_PER_SHARD};
 use crate::room::session::{Action, Session};
 use crate::wire::client::{Encoding, Request};
@@ -65,11 +65,7 @@ impl Core {
             return self.refuse(slot, Refusal::BadRequest, detail);
         };
         self.scratch.clear();
-        http::write_switching_protocols(
-            &mut self.scratch,
-            &upgrade.accept,
-            subprotocol,
-        );
+        http::write_switching_protocols(&mut self.scratch, &upgrade.accept, subprotocol);
         self.stats.shard.upgrades_total.add(1);
         let deadline_ms = self.now_ms + self.settings.stale_ms;
         let Some(conn) = self.conns.get_mut(slot) else {
@@ -236,7 +232,11 @@ impl Core {
         };
         let crowded = self.controls.outstanding() > CONTROLS_BYTES_PER_SHARD
             && conn.control.len() > CONTROL_BYTES_CROWDED;
-        let mut full = || conn.control.append(&self.scratch, &mut self.controls).is_err();
+        let mut full = || {
+            conn.control
+                .append(&self.scratch, &mut self.controls)
+                .is_err()
+        };
         if crowded || full() {
             self.abort(slot, CloseReason::Slow);
             return false;
@@ -261,7 +261,11 @@ fn negotiated(upgrade: &Upgrade) -> Option<(Encoding, Option<&'static str>)> {
     if upgrade.protocols.is_empty() {
         let protobuf = query_has(upgrade, "format", "protobuf")
             || query_has(upgrade, "cf_protocol", "protobuf");
-        let encoding = if protobuf { Encoding::Protobuf } else { Encoding::Json };
+        let encoding = if protobuf {
+            Encoding::Protobuf
+        } else {
+            Encoding::Json
+        };
         return Some((encoding, None));
     }
     let offered = upgrade.protocols.iter();
@@ -270,7 +274,9 @@ fn negotiated(upgrade: &Upgrade) -> Option<(Encoding, Option<&'static str>)> {
             .into_iter()
             .find(|encoding| encoding.subprotocol() == protocol)
     });
-    known.next().map(|encoding| (encoding, Some(encoding.subprotocol())))
+    known
+        .next()
+        .map(|encoding| (encoding, Some(encoding.subprotocol())))
 }
 
 fn query_has(upgrade: &Upgrade, name: &str, value: &str) -> bool {

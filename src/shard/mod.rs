@@ -120,7 +120,11 @@ impl<D: Driver> Shard<D> {
 
     fn reap(&mut self) -> Left {
         let resumed = self.core.resume_stalled();
-        let left = if resumed { Left::Nothing } else { Left::Stalled };
+        let left = if resumed {
+            Left::Nothing
+        } else {
+            Left::Stalled
+        };
         left.max(self.reap_events())
     }
 

@@ -7,7 +7,7 @@
 
 use super::core::Core;
 use super::identity::{Blob, Pending};
-use crate::base::{Content, ConnId, NodeId, ViewId};
+use crate::base::{ConnId, Content, NodeId, ViewId};
 use crate::limits::COMMAND_OUTPUT_MAX;
 use crate::mesh::{Event, EventKind, HistoryRead, ReplyTo, Request};
 use crate::room::view::Standing;
@@ -115,13 +115,14 @@ impl Core {
         extras: Extras,
     ) {
         if let Some(conn) = self.conns.get(slot) {
-            self.notices.push_back(Notice::Publish(Box::new(OwnedPublish {
-                conn: conn.id,
-                command,
-                room: room.into(),
-                data,
-                extras,
-            })));
+            self.notices
+                .push_back(Notice::Publish(Box::new(OwnedPublish {
+                    conn: conn.id,
+                    command,
+                    room: room.into(),
+                    data,
+                    extras,
+                })));
         }
     }
 
@@ -172,7 +173,9 @@ impl Core {
             match self.notices.pop_front() {
                 None => break,
                 Some(Notice::View(id)) => self.tell_of_view(id),
-                Some(Notice::Read { conn, view, read }) => self.ask_what_was_missed(conn, view, read),
+                Some(Notice::Read { conn, view, read }) => {
+                    self.ask_what_was_missed(conn, view, read)
+                }
                 Some(Notice::Enter { conn, view }) => self.tell_of_enter(conn, view),
                 Some(Notice::Leave { conn, room }) => {
                     self.ask(&room, &Request::Leave { room: &room, conn });
@@ -241,7 +244,10 @@ impl Core {
     }
 
     fn tell_of_enter(&mut self, conn: ConnId, id: ViewId) {
-        let is_there = self.conns.get(conn.slot).is_some_and(|found| found.id == conn);
+        let is_there = self
+            .conns
+            .get(conn.slot)
+            .is_some_and(|found| found.id == conn);
         let Some(view) = self.views.get(id.index, id.generation).filter(|_| is_there) else {
             return;
         };

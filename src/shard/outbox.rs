@@ -89,7 +89,11 @@ impl Core {
         }
         let mut cut = None;
         // Pushes wait for the reply to `connect`.
-        let subs = if conn.is_connected() { &conn.subs[..] } else { &[] };
+        let subs = if conn.is_connected() {
+            &conn.subs[..]
+        } else {
+            &[]
+        };
         for (at, sub) in subs.iter().enumerate() {
             if sub.is_waiting() {
                 continue;

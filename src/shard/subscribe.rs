@@ -60,7 +60,10 @@ impl Core {
         let Some(conn) = self.conns.get(slot) else {
             return Err(ErrorCode::Internal.into());
         };
-        if self.view_named(channel).is_some_and(|view| conn.sub(view).is_some()) {
+        if self
+            .view_named(channel)
+            .is_some_and(|view| conn.sub(view).is_some())
+        {
             return Err(ErrorCode::AlreadySubscribed.into());
         }
         if conn.subs.len() >= self.settings.clients.channels_max {
@@ -98,7 +101,11 @@ impl Core {
             Privacy::Private if !insecure => return Err(ErrorCode::PermissionDenied.into()),
             Privacy::UserLimited(_) if !insecure => {
                 let listed = options.allow_user_limited && self.is_listed_user(slot, channel);
-                return if listed { Ok(start) } else { Err(ErrorCode::PermissionDenied.into()) };
+                return if listed {
+                    Ok(start)
+                } else {
+                    Err(ErrorCode::PermissionDenied.into())
+                };
             }
             _ => {}
         }
@@ -114,14 +121,21 @@ impl Core {
     fn verified(&self, token: &str) -> Result<SubscriptionClaims, Refused> {
         let now_s = self.unix_ms() / 1_000;
         let verifier = &self.settings.subscription_tokens;
-        verifier.verify_subscription(token, now_s).map_err(|error| match error {
-            TokenError::Expired => ErrorCode::TokenExpired.into(),
-            TokenError::Invalid(_) => ErrorCode::PermissionDenied.into(),
-        })
+        verifier
+            .verify_subscription(token, now_s)
+            .map_err(|error| match error {
+                TokenError::Expired => ErrorCode::TokenExpired.into(),
+                TokenError::Invalid(_) => ErrorCode::PermissionDenied.into(),
+            })
     }
 
     /// Whether a token's user, channel and connection are those that use it.
-    pub(super) fn token_is_for(&self, slot: u32, channel: &str, claims: &SubscriptionClaims) -> bool {
+    pub(super) fn token_is_for(
+        &self,
+        slot: u32,
+        channel: &str,
+        claims: &SubscriptionClaims,
+    ) -> bool {
         let Some(conn) = self.conns.get(slot) else {
             return false;
         };
@@ -198,7 +212,11 @@ impl Core {
                 HistoryRead::Recover { epoch, offset }
             };
             let conn = conn_id;
-            return self.notices.push_back(Notice::Read { conn, view: id, read });
+            return self.notices.push_back(Notice::Read {
+                conn,
+                view: id,
+                read,
+            });
         }
         if is_live {
             // This shard sees all publications already: no need to ask the home.
@@ -279,7 +297,10 @@ impl Core {
     /// Makes a waiting connection a subscriber from the view's position on, and tells it so.
     fn join(&mut self, slot: u32, id: ViewId, missed: Option<Missed<'_>>) {
         let Self {
-            conns, views, stats, ..
+            conns,
+            views,
+            stats,
+            ..
         } = self;
         let view = views
             .get_mut(id.index, id.generation)
@@ -312,10 +333,16 @@ impl Core {
                 true => shard.recoveries_total.add(1),
                 false => shard.recoveries_failed_total.add(1),
             }
-            shard.recovered_publications_total.add(publications.len() as u64);
+            shard
+                .recovered_publications_total
+                .add(publications.len() as u64);
         }
         let is_positioned = flags.has(SubFlags::POSITIONED) || flags.has(SubFlags::RECOVERABLE);
-        let cache = self.settings.namespaces.options(view.namespace).cache_recovery;
+        let cache = self
+            .settings
+            .namespaces
+            .options(view.namespace)
+            .cache_recovery;
         let since = extra.map_or(Offset(0), |extra| extra.since);
         let offset = if recovered && !cache { since } else { top };
         let expire_at_s = extra.map_or(0, |extra| extra.expire_at_s);
@@ -389,7 +416,11 @@ impl Core {
             return self.connect_sub_gone(slot);
         }
         if sub.is_waiting() {
-            self.reply(slot, sub.place, &Reply::Subscribe(&SubscribeResult::default()));
+            self.reply(
+                slot,
+                sub.place,
+                &Reply::Subscribe(&SubscribeResult::default()),
+            );
         }
         self.leave(slot, sub, why.code(), why.reason());
         let push = Push::Unsubscribe {

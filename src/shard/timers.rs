@@ -48,7 +48,11 @@ impl Core {
                 TimerKey::Conn(id) => self.conn_timer(id),
                 TimerKey::Home { index, generation } => self.home_timer(index, generation),
                 TimerKey::Members { index, generation } => {
+                    if let Some(home) = self.homes.get_mut(index, generation) {
+                        home.members_armed = false;
+                    }
                     self.push_memberships(index, generation);
+                    self.forget_blank(index, generation);
                 }
             }
         }

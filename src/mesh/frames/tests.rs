@@ -1,9 +1,9 @@
 //! Frames through a ring and back.
 
 use super::*;
-use rkyv::api::low;
 use crate::limits;
 use crate::mesh::ring;
+use rkyv::api::low;
 
 /// Archives into a ring as a lane does, and hands what is read to `check`.
 fn carried(bytes_max: usize, archive: impl Fn(&mut [u8]) -> usize, check: impl Fn(&[u8])) {

@@ -4,11 +4,13 @@
 //! without a WebSocket header. Zero values are left out where the protocol allows it. Nothing is
 //! formatted through `fmt` and nothing is allocated but what `out` grows by.
 
-use super::value::{    put, put_data_field, put_flag, put_key, put_number, put_number_field, put_string,
-    put_string_field, separate, write_data};
+use super::value::{
+    put, put_data_field, put_flag, put_key, put_number, put_number_field, put_string,
+    put_string_field, separate, write_data,
+};
 use crate::base::Content;
-use crate::wire::client::{Data, 
-    ClientInfo, ConnectResult, ErrorReply, Publication, Push, Reply, SubscribeResult, Tags,
+use crate::wire::client::{
+    ClientInfo, ConnectResult, Data, ErrorReply, Publication, Push, Reply, SubscribeResult, Tags,
 };
 
 /// Answers command `id`.
