@@ -353,6 +353,11 @@ pub struct Publication<'a> {
     /// Position in the channel; 0 when the channel keeps no history.
     pub offset: u64,
     /// The payload, or with `delta` what turns the previous payload into it.
+    ///
+    /// JSON clients that negotiated deltas patch the text of documents, so they want every document as
+    /// a string: in [`SubscribeResult::publications`] and with `delta` it is written so; a push of the
+    /// whole document says so as [`Content::Text`]. To them [`Content::Bytes`] are base64 and never
+    /// come as deltas.
     pub data: Data<'a>,
     /// Who published, when it was a client.
     pub info: Option<ClientInfo<'a>>,
