@@ -460,7 +460,7 @@ pub enum Reply<'a> {
     },
 }
 
-/// What the server says unasked. All but [`Push::Message`] and [`Push::Refresh`] are of a channel.
+/// What the server says unasked. All but [`Push::Message`] are of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push<'a> {
     /// A publication.
