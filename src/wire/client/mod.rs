@@ -357,6 +357,11 @@ pub struct Publication<'a> {
     /// Position in the channel; 0 when the channel keeps no history.
     pub offset: u64,
     /// The payload, or with `delta` what turns the previous payload into it.
+    ///
+    /// JSON clients that negotiated deltas patch the text of documents, so they want every document as
+    /// a string: in [`SubscribeResult::publications`] and with `delta` it is written so; a push of the
+    /// whole document says so as [`Content::Text`]. To them [`Content::Bytes`] are base64 and never
+    /// come as deltas.
     pub data: Data<'a>,
     /// Who published, when it was a client.
     pub info: Option<ClientInfo<'a>>,
@@ -459,7 +464,7 @@ pub enum Reply<'a> {
     },
 }
 
-/// What the server says unasked. All but [`Push::Message`] and [`Push::Refresh`] are of a channel.
+/// What the server says unasked. All but [`Push::Message`] are of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push<'a> {
     /// A publication.
