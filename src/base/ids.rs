@@ -27,7 +27,7 @@ impl ConnId {
 }
 
 /// A view of a room on one shard: index and generation, as [`ConnId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize)]
 pub struct ViewId {
     /// Index into the shard's views.
     pub index: u32,
@@ -42,6 +42,38 @@ pub struct Offset(pub u64);
 /// Incarnation of a room's history: offsets of different epochs are not comparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize)]
 pub struct Epoch(pub u32);
+
+/// An epoch as clients see it: 8 letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochText([u8; 8]);
+
+impl EpochText {
+    /// The letters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("letters")
+    }
+}
+
+impl Epoch {
+    /// Its letters: one for each nibble from `a` on, the most significant first.
+    pub fn text(self) -> EpochText {
+        let mut letters = [0; 8];
+        for (index, letter) in letters.iter_mut().enumerate() {
+            *letter = b'a' + (self.0 >> (28 - 4 * index) & 0xf) as u8;
+        }
+        EpochText(letters)
+    }
+
+    /// The epoch with these letters; `None` when they are not those of one.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let is_letter = |byte: u8| (b'a'..=b'p').contains(&byte);
+        if text.len() != 8 || !text.bytes().all(is_letter) {
+            return None;
+        }
+        let nibbles = text.bytes().map(|byte| u32::from(byte - b'a'));
+        Some(Self(nibbles.fold(0, |epoch, nibble| epoch << 4 | nibble)))
+    }
+}
 
 impl fmt::Display for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,5 +100,22 @@ impl RoomHasher {
     pub fn home(&self, name: &str) -> NodeId {
         let hash = FixedState::with_seed(self.seed).hash_one(name.as_bytes());
         NodeId((hash % u64::from(self.shards)) as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_reads_back_from_its_letters() {
+        for epoch in [0, 1, 0x0123_4567, 0x89ab_cdef, u32::MAX] {
+            let text = Epoch(epoch).text();
+            assert_eq!(Epoch::from_text(text.as_str()), Some(Epoch(epoch)));
+        }
+        assert_eq!(Epoch(0x0f).text().as_str(), "aaaaaaap");
+        for other in ["", "_", "aaaaaaaq", "AAAAAAAA", "aaaaaaaaa", "aaaaaaa\u{e4}"] {
+            assert_eq!(Epoch::from_text(other), None, "{other}");
+        }
     }
 }
