@@ -143,12 +143,6 @@ pub const HISTORY_PUBLICATIONS: usize = 300;
 pub const RECOVERY_PUBLICATIONS: usize = 300;
 /// Publications that either may be configured to.
 pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
-/// Joins and leaves that a room's subscribers are told of at once.
-pub const MEMBERSHIP_BURST: u64 = 256;
-/// Joins and leaves that they are told of in a second, over time.
-pub const MEMBERSHIP_PER_S: u64 = 2_000;
-/// Joins and leaves of a room that may wait for that.
-pub const MEMBERSHIP_WAITING_MAX: usize = 16_384;
 /// Idempotency keys that a room remembers.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 256;
 /// Milliseconds that a room remembers an idempotency key.
@@ -157,6 +151,16 @@ pub const IDEMPOTENCY_AGE_MS: u64 = 120_000;
 pub const HOMES_PER_SHARD_MAX: usize = 1 << 20;
 /// Milliseconds after which a home without subscribers, history and keys is forgotten.
 pub const HOME_IDLE_MS: u64 = 300_000;
+
+/// Offsets of a room end here: above 2^53 the SDKs in JavaScript cannot tell one from the next.
+pub const OFFSET_MAX: u64 = 1 << 53;
+
+/// Join and leave pushes of a room that may go out at once.
+pub const MEMBERSHIP_BURST: u64 = 256;
+/// Join and leave pushes of a room in a second, over time.
+pub const MEMBERSHIP_PER_S: u64 = 2_000;
+/// Join and leave pushes of a room that wait for their turn; beyond it the oldest is dropped.
+pub const MEMBERSHIP_WAITING_MAX: usize = 16 * 1024;
 
 /// Bytes that a room's tail may hold for subscribers that lag.
 pub const TAIL_BYTES: usize = 1024 * 1024;
@@ -276,6 +280,10 @@ const _: () = assert!(
 const _: () = assert!(
     CONTROL_BYTES_MAX >= 3 * READ_BYTES_MAX,
     "the largest recovery fits a reply in either encoding"
+);
+const _: () = assert!(
+    MEMBERSHIP_PER_S <= 1_000_000 && MEMBERSHIP_BURST >= 1,
+    "the pace is kept in whole microseconds"
 );
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(

@@ -474,7 +474,7 @@ mod tests {
 
     #[test]
     fn what_is_free_can_be_sent_to_any_peer() {
-        let mut ports = mesh(3, LANE);
+        let mut ports = mesh(3, 32 * LANE);
         let payload = [7; 100];
         let cost = payload.len() + limits::LANE_FRAME_OVERHEAD;
         let mut turns_with_room = 0;

@@ -1,13 +1,18 @@
-//! The sequencer of a room: the one place where its publications get their order, and the one that
-//! knows what was published and who is present.
+//! The sequencer of a room: the one place where its publications get their order, and where it is known
+//! what was published lately and who is present.
 
-use super::history::{History, HistoryLimits, ReadLimits};
-use super::presence::{Member, Presence};
+#[cfg(test)]
+mod tests;
+
+use super::history::{History, HistoryLimits};
+use super::moment::Moment;
+use super::presence::{Pace, Presence};
 use super::recent::{Key, Recent};
-use crate::base::{Epoch, NodeId, Offset, ViewId};
+use super::state::SavedHome;
+use crate::base::{ConnId, Epoch, NodeId, Offset, ViewId};
 use crate::wire::client::Publication;
 
-/// Bounds of what a home keeps.
+/// Bounds of what a home keeps, and of what one read of it returns.
 #[derive(Clone, Copy, Debug)]
 pub struct HomeLimits {
     /// Bounds of the history.
@@ -16,27 +21,18 @@ pub struct HomeLimits {
     pub keys: usize,
     /// Milliseconds that a key is remembered.
     pub keys_age_ms: u64,
-    /// Milliseconds for which the position outlives its last use.
+    /// Milliseconds for which the position of a room that was published to outlives its last use.
     pub meta_ms: u64,
-    /// Publications of one recovery, and of one page.
+    /// Publications in one read.
     pub read_max: usize,
-    /// Bytes of them, in the flat form.
+    /// Bytes of one read, flat.
     pub read_bytes_max: usize,
-}
-
-impl HomeLimits {
-    fn read(&self) -> ReadLimits {
-        ReadLimits {
-            count: self.read_max,
-            bytes: self.read_bytes_max,
-        }
-    }
 }
 
 /// A publication on its way into the room.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
-    /// What is published; its offset is not looked at.
+    /// What is published. Its offset counts for nothing: the home gives it one.
     pub publication: Publication<'a>,
     /// Idempotency key.
     pub key: Option<Key>,
@@ -53,28 +49,28 @@ pub enum Published {
     Duplicate(Offset),
 }
 
-/// Which past publications are asked for.
+/// Which past publications are asked for. An epoch of `None` matches any: the client knows none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// All after this position, or none.
+    /// All after this position, without exception, or none.
     Recover {
-        /// `None` when the client knows no epoch: any will do.
+        /// Of the position.
         epoch: Option<Epoch>,
-        /// The last publication that the client has.
+        /// Last publication that the client has.
         offset: Offset,
     },
     /// The newest one, unless the client has it.
     RecoverNewest {
-        /// As above.
+        /// Of the position.
         epoch: Option<Epoch>,
-        /// As above.
+        /// Last publication that the client has.
         offset: Offset,
     },
-    /// As many as are asked for and allowed.
+    /// As many as there are and as a read may return.
     Page {
-        /// Publications at most; `u32::MAX` for as many as are allowed.
+        /// Publications at most.
         limit: u32,
-        /// Excluded itself: later ones, or earlier ones with `reverse`. `None` for an end.
+        /// Excluded itself: later ones, or earlier ones with `reverse`.
         since: Option<(Option<Epoch>, Offset)>,
         /// Newest first.
         reverse: bool,
@@ -82,6 +78,8 @@ pub enum Read {
 }
 
 /// See the module documentation.
+///
+/// Invariant: a history that is not empty ends with the publication at `top`.
 #[derive(Debug)]
 pub struct Home {
     room: Box<str>,
@@ -89,16 +87,18 @@ pub struct Home {
     top: Offset,
     history: History,
     recent: Option<Box<Recent>>,
-    presence: Option<Box<Presence>>,
     /// Shards with subscribers, each with the view that it wants deliveries for.
     interested: Vec<(NodeId, ViewId)>,
-    used_ms: u64,
-    /// The namespace of the room, for the shard.
+    presence: Option<Box<Presence>>,
+    /// Outlives `presence`, so that coming and going alone fills no bucket.
+    pace: Pace,
+    used: Moment,
+    /// Index of the room's namespace, for its shard; 0 until the shard says otherwise.
     pub namespace: u16,
     /// Whether its shard looks after its expiry. Not for a home that was only subscribed to: it is
     /// forgotten with its last subscriber, however often clients come and go.
     pub expiry_armed: bool,
-    /// Whether its shard looks after joins and leaves that wait.
+    /// Whether its shard looks after the announcements that wait.
     pub members_armed: bool,
 }
 
@@ -111,33 +111,32 @@ impl Home {
             top: Offset(0),
             history: History::default(),
             recent: None,
-            presence: None,
             interested: Vec::new(),
-            used_ms: now_ms,
+            presence: None,
+            pace: Pace::default(),
+            used: Moment::now(now_ms),
             namespace: 0,
             expiry_armed: false,
             members_armed: false,
         }
     }
 
-    /// A room as it was before a restart; its history follows with [`Home::restore`].
-    pub fn restored(room: &str, epoch: Epoch, top: Offset, now_ms: u64) -> Self {
-        Self {
-            top,
-            ..Self::new(room, epoch, now_ms)
+    /// A room as it was `down_ms` milliseconds ago, less what has grown too old since.
+    pub fn restore(saved: &SavedHome<'_>, down_ms: u64, now_ms: u64, limits: &HomeLimits) -> Self {
+        let before = |age_ms: u64| Moment::before(now_ms, age_ms.saturating_add(down_ms));
+        let mut home = Self::new(saved.room, saved.epoch, now_ms);
+        home.top = saved.top;
+        home.used = before(saved.idle_ms);
+        for (age_ms, publication) in saved.publications() {
+            let history = &mut home.history;
+            history.append_aged(&publication, before(age_ms), limits.history);
         }
-    }
-
-    /// Puts a publication of before a restart back, oldest first. Panics when it does not follow the one
-    /// before it: whoever reads a saved state has looked at that.
-    pub fn restore(&mut self, offset: Offset, flat: &[u8], at_ms: u64, limits: &HomeLimits) {
-        let newest = self.history.newest();
-        assert!(
-            newest.is_none_or(|newest| newest.0 + 1 == offset.0) && offset <= self.top,
-            "a saved history has no gap"
-        );
-        self.history
-            .append_flat(offset, flat, at_ms, limits.history);
+        for (age_ms, key, offset) in saved.keys() {
+            let recent = home.recent.get_or_insert_default();
+            recent.remember_aged(key, offset, before(age_ms), limits.keys);
+        }
+        home.drop_old(now_ms, limits);
+        home
     }
 
     /// Gives a publication its place: offset, history, key. A publication without history has no
@@ -148,7 +147,7 @@ impl Home {
         now_ms: u64,
         limits: &HomeLimits,
     ) -> Published {
-        self.used_ms = now_ms;
+        self.used = Moment::now(now_ms);
         if let Some(key) = incoming.key {
             let recent = self.recent.get_or_insert_default();
             recent.expire(now_ms, limits.keys_age_ms);
@@ -173,8 +172,12 @@ impl Home {
         Published::Sequenced(offset)
     }
 
-    /// Appends past publications to `out`, flat, and says whether the position asked for is one of this
-    /// history that can be served; else nothing is appended. Never a part of what was missed.
+    /// Appends the publications asked for, flat, in the order asked for.
+    ///
+    /// True means that the position asked with is one of this history. For the two that recover it
+    /// means also that the client has everything once it has them; nothing is appended otherwise. A
+    /// page ends before it would exceed a bound, so a first publication that exceeds it by itself
+    /// leaves it empty.
     pub fn read(
         &mut self,
         read: &Read,
@@ -182,63 +185,121 @@ impl Home {
         limits: &HomeLimits,
         out: &mut Vec<u8>,
     ) -> bool {
-        self.used_ms = now_ms;
+        self.used = Moment::now(now_ms);
         self.history.expire(now_ms, limits.history);
-        let is_ours = |epoch: Option<Epoch>| epoch.is_none_or(|epoch| epoch == self.epoch);
         match *read {
-            Read::Recover { epoch, offset } => {
-                is_ours(epoch)
-                    && self
-                        .history
-                        .read_all_after(offset, self.top, limits.read(), out)
-            }
+            Read::Recover { epoch, offset } => self.recover(epoch, offset, limits, out),
             Read::RecoverNewest { epoch, offset } => {
-                let is_current = is_ours(epoch) && offset == self.top;
-                if is_current && (epoch.is_some() || offset != Offset(0)) {
-                    return true;
-                }
-                let newest = self.history.newest().filter(|newest| *newest == self.top);
-                let Some(newest) = newest else {
-                    return is_current;
-                };
-                let before = Offset(newest.0 - 1);
-                self.history
-                    .read_all_after(before, self.top, limits.read(), out)
+                self.recover_newest(epoch, offset, limits, out)
             }
             Read::Page {
                 limit,
                 since,
                 reverse,
             } => {
-                if since.is_some_and(|(epoch, _)| !is_ours(epoch)) {
-                    return false;
+                let valid = since.is_none_or(|(epoch, _)| self.is_epoch(epoch));
+                if valid {
+                    let count = usize::try_from(limit)
+                        .map_or(limits.read_max, |limit| limit.min(limits.read_max));
+                    let since = since.map(|(_, offset)| offset);
+                    self.page(count, limits.read_bytes_max, since, reverse, out);
                 }
-                let bounds = ReadLimits {
-                    count: limits.read_max.min(limit as usize),
-                    bytes: limits.read_bytes_max,
-                };
-                let since = since.map(|(_, offset)| offset);
-                if reverse {
-                    let end = since.unwrap_or(Offset(u64::MAX));
-                    self.history.read_before(end, bounds, out);
-                } else {
-                    let start = since.unwrap_or(Offset(0));
-                    self.history.read_after(start, bounds, out);
-                }
-                true
+                valid
             }
         }
     }
 
-    /// Drops the history; the position stays.
+    fn recover(
+        &self,
+        epoch: Option<Epoch>,
+        offset: Offset,
+        limits: &HomeLimits,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if !self.is_epoch(epoch) || offset > self.top {
+            return false;
+        }
+        let missed = self.top.0 - offset.0;
+        let start = self.history.index_after(offset);
+        let range = start..self.history.len();
+        let publications = self.history.flat(range.clone());
+        let complete = range.len() as u64 == missed
+            && range.len() <= limits.read_max
+            && publications.len() <= limits.read_bytes_max;
+        if complete {
+            out.extend_from_slice(publications);
+        }
+        complete
+    }
+
+    fn recover_newest(
+        &self,
+        epoch: Option<Epoch>,
+        offset: Offset,
+        limits: &HomeLimits,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(newest) = self.history.len().checked_sub(1) else {
+            return self.is_epoch(epoch) && offset == self.top;
+        };
+        if epoch == Some(self.epoch) && offset == self.top {
+            return true;
+        }
+        let publication = self.history.flat(newest..newest + 1);
+        let fits = publication.len() <= limits.read_bytes_max;
+        if fits {
+            out.extend_from_slice(publication);
+        }
+        fits
+    }
+
+    fn page(
+        &self,
+        count: usize,
+        bytes_max: usize,
+        since: Option<Offset>,
+        reverse: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let kept = self.history.len();
+        let before = |offset: Offset| match offset.0.checked_sub(1) {
+            Some(earlier) => self.history.index_after(Offset(earlier)),
+            None => 0,
+        };
+        let indices = if reverse {
+            0..since.map_or(kept, before)
+        } else {
+            since.map_or(0, |offset| self.history.index_after(offset))..kept
+        };
+        let mut bytes = 0;
+        for step in 0..indices.len().min(count) {
+            let index = if reverse {
+                indices.end - 1 - step
+            } else {
+                indices.start + step
+            };
+            let publication = self.history.flat(index..index + 1);
+            bytes += publication.len();
+            if bytes > bytes_max {
+                return;
+            }
+            out.extend_from_slice(publication);
+        }
+    }
+
+    fn is_epoch(&self, epoch: Option<Epoch>) -> bool {
+        epoch.is_none_or(|epoch| epoch == self.epoch)
+    }
+
+    /// Drops the history. The position stays: whoever missed something of it cannot recover.
     pub fn forget_history(&mut self) {
-        self.history = History::default();
+        self.history.clear();
     }
 
     /// A shard has subscribers from now on: every later publication goes to `view`. Returns the
     /// position that it starts from.
     pub fn interest(&mut self, shard: NodeId, view: ViewId, now_ms: u64) -> (Epoch, Offset) {
-        self.used_ms = now_ms;
+        self.used = Moment::now(now_ms);
         match self.interested.iter_mut().find(|(node, _)| *node == shard) {
             Some((_, current)) => *current = view,
             None => self.interested.push((shard, view)),
@@ -249,73 +310,103 @@ impl Home {
     /// A shard has no subscribers any more, unless it has announced a later view since.
     pub fn uninterest(&mut self, shard: NodeId, view: ViewId) {
         self.interested.retain(|entry| *entry != (shard, view));
+        if self.interested.is_empty()
+            && let Some(presence) = &mut self.presence
+        {
+            presence.forget_waiting();
+            self.release_presence();
+        }
     }
 
-    /// A subscriber is present; `info` is its flat client info. Whether it was not before.
-    pub fn enter(&mut self, member: Member, info: &[u8], now_ms: u64, announce: bool) -> bool {
-        self.used_ms = now_ms;
+    /// A subscriber is present; `info` is its flat client info. Returns whether it is so newly; else
+    /// its info is replaced and nothing is announced.
+    pub fn enter(
+        &mut self,
+        member: (NodeId, ConnId),
+        info: &[u8],
+        now_ms: u64,
+        announce: bool,
+    ) -> bool {
+        self.used = Moment::now(now_ms);
         let presence = self.presence.get_or_insert_default();
         presence.enter(member, info, announce)
     }
 
-    /// A subscriber is not present any more. Whether it was.
-    pub fn leave(&mut self, member: Member, announce: bool) -> bool {
-        let presence = self.presence.as_mut();
-        presence.is_some_and(|presence| presence.leave(member, announce))
+    /// A subscriber is present no longer. Returns whether it was.
+    pub fn leave(&mut self, member: (NodeId, ConnId), announce: bool) -> bool {
+        let Some(presence) = &mut self.presence else {
+            return false;
+        };
+        let left = presence.leave(member, announce);
+        self.release_presence();
+        left
     }
 
-    /// The next join or leave that subscribers are to be told of now: whether it is a join, and the flat
-    /// info of the client.
+    /// The next join (true) or leave to push now, with the client's flat info; `None` when none waits
+    /// or no more may go out yet.
     pub fn poll_membership(&mut self, now_ms: u64) -> Option<(bool, Box<[u8]>)> {
-        let presence = self.presence.as_mut()?;
-        let next = presence.poll(now_ms);
-        if presence.is_idle() {
-            self.presence = None;
+        let presence = self
+            .presence
+            .as_mut()
+            .filter(|presence| presence.is_waiting())?;
+        if !self.pace.take(now_ms) {
+            return None;
         }
-        next
+        let announcement = presence.take_waiting();
+        self.release_presence();
+        announcement
     }
 
-    /// When to look again for joins and leaves; `None` when none waits.
+    /// When to poll again, on the shard's clock, if something waits; past when it is due already.
     pub fn membership_due_ms(&self) -> Option<u64> {
-        self.presence.as_ref()?.due_ms()
+        let waiting = self
+            .presence
+            .as_ref()
+            .is_some_and(|presence| presence.is_waiting());
+        waiting.then(|| self.pace.due_ms())
     }
 
-    /// Joins and leaves that were dropped since the last call, because too many waited.
+    /// Announcements dropped since the last call, because too many waited.
     pub fn take_memberships_dropped(&mut self) -> u64 {
         let presence = self.presence.as_mut();
-        presence.map_or(0, |presence| presence.take_dropped())
+        presence.map_or(0, |presence| presence.dropped())
     }
 
-    /// Appends the flat infos of all who are present; nothing and false when they exceed `bytes_max`.
+    /// Appends the flat infos of all who are present, or nothing and says false when they exceed
+    /// `bytes_max`.
     pub fn presence(&self, out: &mut Vec<u8>, bytes_max: usize) -> bool {
         let presence = self.presence.as_ref();
         presence.is_none_or(|presence| presence.list(out, bytes_max))
     }
 
-    /// Clients and distinct users that are present.
+    /// Clients present and distinct users among them; all anonymous clients are one user.
     pub fn presence_stats(&self) -> (u32, u32) {
-        self.presence
-            .as_ref()
-            .map_or((0, 0), |presence| presence.counts())
+        let presence = self.presence.as_ref();
+        presence.map_or((0, 0), |presence| {
+            (presence.members() as u32, presence.users() as u32)
+        })
+    }
+
+    /// A room without presence keeps nothing for it.
+    fn release_presence(&mut self) {
+        let done = |presence: &mut Box<Presence>| presence.members() == 0 && !presence.is_waiting();
+        self.presence.take_if(done);
     }
 
     /// Whether it has neither subscribers nor anything that was published: forgetting it changes
     /// nothing for anybody.
     pub fn is_blank(&self) -> bool {
-        self.top == Offset(0)
-            && self.interested.is_empty()
-            && self.recent.is_none()
-            && self.presence.is_none()
+        self.top == Offset(0) && self.recent.is_none() && self.is_evictable()
     }
 
-    /// Whether nobody subscribes: it may be forgotten for want of room, if need be.
+    /// Whether nobody subscribes and nobody is present: forgetting it costs recoveries at most.
     pub fn is_evictable(&self) -> bool {
-        self.interested.is_empty() && self.presence.is_none()
+        self.interested.is_empty() && self.presence_stats().0 == 0
     }
 
-    /// When it was last published to, subscribed to or read.
+    /// When it was last used, on the shard's clock; 0 when that was before the process began.
     pub fn idle_since_ms(&self) -> u64 {
-        self.used_ms
+        self.used.at_ms()
     }
 
     /// The shards with subscribers.
@@ -338,14 +429,27 @@ impl Home {
         self.top
     }
 
+    /// Bytes of the history.
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes()
+    }
+
     /// The history.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// Bytes of the history.
-    pub fn history_bytes(&self) -> usize {
-        self.history.bytes()
+    pub(super) fn recent(&self) -> Option<&Recent> {
+        self.recent.as_deref()
+    }
+
+    /// Milliseconds since its last use.
+    pub(super) fn idle_ms(&self, now_ms: u64) -> u64 {
+        if self.is_evictable() {
+            self.used.age_ms(now_ms)
+        } else {
+            0
+        }
     }
 
     /// Panics unless the history ends with the newest publication and keeps to its bounds: what was
@@ -360,260 +464,37 @@ impl Home {
         );
         assert!(self.history.len() <= limits.history.count);
         assert!(self.history.bytes() <= limits.history.bytes);
+        self.history.invariants();
+        if let Some(presence) = &self.presence {
+            presence.invariants();
+        }
     }
 
-    /// Drops what is too old; true when the home has nothing left to keep and has been idle for
-    /// `idle_ms`, or for as long as positions are kept if it has one, so that it may be forgotten.
+    /// Drops what is too old; true when the home may be forgotten. That is when nobody subscribes or is
+    /// present, nothing is kept, and nobody has used it for `idle_ms`, or for the far longer
+    /// [`HomeLimits::meta_ms`] when it has a position: that outlives the publications. Rooms that keep
+    /// no history show no position to anybody.
     pub fn expire(&mut self, now_ms: u64, limits: &HomeLimits, idle_ms: u64) -> bool {
+        self.drop_old(now_ms, limits);
+        if !self.is_evictable() {
+            self.used = Moment::now(now_ms);
+            return false;
+        }
+        let has_position = self.top > Offset(0) && limits.history.count > 0;
+        let idle_max_ms = if has_position {
+            limits.meta_ms
+        } else {
+            idle_ms
+        };
+        let keeps_nothing = self.history.is_empty() && self.recent.is_none();
+        keeps_nothing && self.used.age_ms(now_ms) >= idle_max_ms
+    }
+
+    fn drop_old(&mut self, now_ms: u64, limits: &HomeLimits) {
         self.history.expire(now_ms, limits.history);
-        if let Some(recent) = &mut self.recent {
+        self.recent.take_if(|recent| {
             recent.expire(now_ms, limits.keys_age_ms);
-        }
-        let keys = self
-            .recent
-            .as_ref()
-            .is_some_and(|recent| !recent.is_empty());
-        let kept_ms = match self.top {
-            Offset(0) => idle_ms,
-            // Without a history nobody knows offsets: there is no position to keep.
-            _ if limits.history.count == 0 => idle_ms,
-            _ => idle_ms.max(limits.meta_ms),
-        };
-        let idle = self.used_ms.saturating_add(kept_ms) <= now_ms;
-        idle && !keys && self.history.is_empty() && self.is_evictable()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::Content;
-    use crate::wire::client::{Data, flat};
-
-    const LIMITS: HomeLimits = HomeLimits {
-        history: HistoryLimits {
-            count: 10,
-            age_ms: 100,
-            bytes: 1_000,
-        },
-        keys: 8,
-        keys_age_ms: 50,
-        meta_ms: 100,
-        read_max: 5,
-        read_bytes_max: 1_000,
-    };
-
-    fn incoming(payload: &[u8], key: Option<u8>) -> Incoming<'_> {
-        let key = key.map(|byte| [byte; 16]);
-        let data = Data {
-            content: Content::Json,
-            bytes: payload,
-        };
-        Incoming {
-            publication: Publication {
-                data,
-                ..Publication::default()
-            },
-            key,
-            skip_history: false,
-        }
-    }
-
-    #[test]
-    fn what_is_sequenced_is_in_the_history() {
-        let mut home = Home::new("news", Epoch(7), 0);
-        for expected in 1..=30 {
-            let published = home.publish(&incoming(b"1", None), 0, &LIMITS);
-            assert_eq!(published, Published::Sequenced(Offset(expected)));
-            assert_eq!(home.history().newest(), Some(Offset(expected)));
-        }
-    }
-
-    #[test]
-    fn a_repeated_key_gets_the_first_offset_within_the_window() {
-        let mut home = Home::new("news", Epoch(7), 0);
-        assert_eq!(
-            home.publish(&incoming(b"1", Some(1)), 0, &LIMITS),
-            Published::Sequenced(Offset(1))
-        );
-        assert_eq!(
-            home.publish(&incoming(b"2", None), 0, &LIMITS),
-            Published::Sequenced(Offset(2))
-        );
-        assert_eq!(
-            home.publish(&incoming(b"1", Some(1)), 49, &LIMITS),
-            Published::Duplicate(Offset(1))
-        );
-        assert_eq!(
-            home.publish(&incoming(b"1", Some(1)), 50, &LIMITS),
-            Published::Sequenced(Offset(3))
-        );
-    }
-
-    #[test]
-    fn a_publication_outside_history_has_no_offset() {
-        let mut home = Home::new("news", Epoch(7), 0);
-        let typing = Incoming {
-            skip_history: true,
-            ..incoming(b"1", None)
-        };
-        assert_eq!(
-            home.publish(&typing, 0, &LIMITS),
-            Published::Sequenced(Offset(0))
-        );
-        assert_eq!((home.top(), home.history().len()), (Offset(0), 0));
-    }
-
-    #[test]
-    fn a_late_uninterest_does_not_silence_a_newer_view() {
-        let (mut home, shard) = (Home::new("news", Epoch(7), 0), NodeId(3));
-        let (old, new) = (
-            ViewId {
-                index: 1,
-                generation: 0,
-            },
-            ViewId {
-                index: 1,
-                generation: 1,
-            },
-        );
-        home.interest(shard, old, 0);
-        home.interest(shard, new, 0);
-        home.uninterest(shard, old);
-        assert_eq!(home.interested(), [(shard, new)]);
-    }
-
-    #[test]
-    fn a_home_is_forgotten_only_when_it_keeps_nothing() {
-        let mut home = Home::new("news", Epoch(7), 0);
-        home.publish(&incoming(b"1", Some(1)), 10, &LIMITS);
-        assert!(!home.expire(59, &LIMITS, 10), "key and history");
-        assert!(!home.expire(109, &LIMITS, 10), "history");
-        assert!(home.expire(110, &LIMITS, 10));
-        home.interest(
-            NodeId(0),
-            ViewId {
-                index: 0,
-                generation: 0,
-            },
-            110,
-        );
-        assert!(!home.expire(1_000, &LIMITS, 10), "somebody subscribes");
-    }
-
-    fn filled(count: u64) -> Home {
-        let mut home = Home::new("news", Epoch(7), 0);
-        for _ in 0..count {
-            home.publish(&incoming(b"1", None), 0, &LIMITS);
-        }
-        home
-    }
-
-    fn read(home: &mut Home, read: Read) -> Option<Vec<u64>> {
-        let mut out = Vec::new();
-        let served = home.read(&read, 0, &LIMITS, &mut out);
-        assert!(served || out.is_empty(), "never a part");
-        served.then(|| flat::publications(&out).map(|one| one.offset).collect())
-    }
-
-    #[test]
-    fn recovery_gives_all_that_was_missed_or_says_that_it_cannot() {
-        let recover = |epoch: Option<u32>, offset| Read::Recover {
-            epoch: epoch.map(Epoch),
-            offset: Offset(offset),
-        };
-        // Ten publications of which all are kept; at most five are given.
-        let mut home = filled(10);
-        for (wanted, given) in [
-            (recover(Some(7), 10), Some(vec![])),
-            (recover(None, 10), Some(vec![])),
-            (recover(Some(7), 8), Some(vec![9, 10])),
-            (recover(Some(7), 5), Some(vec![6, 7, 8, 9, 10])),
-            (recover(Some(7), 4), None),
-            (recover(Some(8), 8), None),
-            (recover(Some(0), 10), None),
-            (recover(Some(7), 11), None),
-        ] {
-            assert_eq!(read(&mut home, wanted), given, "{wanted:?}");
-        }
-        let mut empty = filled(0);
-        assert_eq!(read(&mut empty, recover(None, 0)), Some(vec![]));
-        assert_eq!(read(&mut empty, recover(Some(7), 0)), Some(vec![]));
-        assert_eq!(read(&mut empty, recover(None, 1)), None);
-        let mut forgotten = filled(3);
-        forgotten.forget_history();
-        assert_eq!(read(&mut forgotten, recover(Some(7), 3)), Some(vec![]));
-        assert_eq!(read(&mut forgotten, recover(Some(7), 2)), None);
-        assert_eq!(forgotten.top(), Offset(3), "the position stays");
-    }
-
-    #[test]
-    fn a_cache_gives_the_newest_to_whoever_does_not_have_it() {
-        let recover = |epoch: Option<u32>, offset| Read::RecoverNewest {
-            epoch: epoch.map(Epoch),
-            offset: Offset(offset),
-        };
-        let mut home = filled(10);
-        for (wanted, given) in [
-            (recover(Some(7), 10), Some(vec![])),
-            (recover(Some(7), 3), Some(vec![10])),
-            (recover(Some(8), 10), Some(vec![10])),
-            (recover(None, 0), Some(vec![10])),
-        ] {
-            assert_eq!(read(&mut home, wanted), given, "{wanted:?}");
-        }
-        home.forget_history();
-        assert_eq!(read(&mut home, recover(Some(7), 9)), None);
-        assert_eq!(read(&mut home, recover(Some(7), 10)), Some(vec![]));
-        assert_eq!(read(&mut filled(0), recover(None, 0)), Some(vec![]));
-    }
-
-    #[test]
-    fn pages_are_those_that_were_asked_for() {
-        let page = |limit, since: Option<(Option<u32>, u64)>, reverse| Read::Page {
-            limit,
-            since: since.map(|(epoch, offset)| (epoch.map(Epoch), Offset(offset))),
-            reverse,
-        };
-        let mut home = filled(10);
-        for (wanted, given) in [
-            (page(0, None, false), Some(vec![])),
-            (page(2, None, false), Some(vec![1, 2])),
-            (page(2, None, true), Some(vec![10, 9])),
-            (page(u32::MAX, None, false), Some(vec![1, 2, 3, 4, 5])),
-            (page(2, Some((Some(7), 4)), false), Some(vec![5, 6])),
-            (page(2, Some((None, 4)), true), Some(vec![3, 2])),
-            (page(2, Some((Some(8), 4)), false), None),
-        ] {
-            assert_eq!(read(&mut home, wanted), given, "{wanted:?}");
-        }
-    }
-
-    #[test]
-    fn a_home_with_somebody_present_is_kept() {
-        let mut home = Home::new("news", Epoch(7), 0);
-        let member = (
-            NodeId(1),
-            crate::base::ConnId {
-                slot: 1,
-                generation: 0,
-            },
-        );
-        assert!(home.enter(member, b"", 0, false) && !home.is_blank());
-        assert!(!home.expire(1_000_000, &LIMITS, 10));
-        assert!(home.leave(member, false));
-        assert_eq!((home.poll_membership(0), home.is_blank()), (None, true));
-    }
-
-    #[test]
-    fn a_position_outlives_the_history() {
-        let mut home = filled(1);
-        assert!(!home.expire(99, &LIMITS, 10), "the history is there");
-        let limits = HomeLimits {
-            meta_ms: 500,
-            ..LIMITS
-        };
-        assert!(!home.expire(499, &limits, 10), "its position is kept");
-        assert!(home.expire(500, &limits, 10));
+            recent.is_empty()
+        });
     }
 }

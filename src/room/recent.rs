@@ -1,5 +1,6 @@
 //! Idempotency keys that a room has seen lately, bounded in count and age.
 
+use super::moment::Moment;
 use crate::base::Offset;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -11,7 +12,7 @@ pub type Key = [u8; 16];
 #[derive(Debug, Default)]
 pub struct Recent {
     offsets: HashMap<Key, Offset>,
-    order: VecDeque<(u64, Key)>,
+    order: VecDeque<(Moment, Key)>,
 }
 
 impl Recent {
@@ -22,8 +23,13 @@ impl Recent {
 
     /// Remembers a key that has not been seen; forgets the oldest beyond `count_max`.
     pub fn remember(&mut self, key: Key, offset: Offset, now_ms: u64, count_max: usize) {
-        self.offsets.insert(key, offset);
-        self.order.push_back((now_ms, key));
+        self.remember_aged(key, offset, Moment::now(now_ms), count_max);
+    }
+
+    pub(super) fn remember_aged(&mut self, key: Key, offset: Offset, at: Moment, count_max: usize) {
+        if self.offsets.insert(key, offset).is_none() {
+            self.order.push_back((at, key));
+        }
         while self.order.len() > count_max {
             self.forget_oldest();
         }
@@ -34,7 +40,7 @@ impl Recent {
         while self
             .order
             .front()
-            .is_some_and(|(at, _)| at + age_ms <= now_ms)
+            .is_some_and(|(at, _)| at.age_ms(now_ms) >= age_ms)
         {
             self.forget_oldest();
         }
@@ -43,6 +49,14 @@ impl Recent {
     /// Whether no key is remembered.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
+    }
+
+    /// Age in milliseconds, key and offset of all, oldest first.
+    pub(super) fn iter(&self, now_ms: u64) -> impl Iterator<Item = (u64, Key, Offset)> {
+        self.order.iter().filter_map(move |(at, key)| {
+            let offset = self.seen(key)?;
+            Some((at.age_ms(now_ms), *key, offset))
+        })
     }
 
     fn forget_oldest(&mut self) {

@@ -199,6 +199,9 @@ fn put_publication(out: &mut Vec<u8>, publication: &Publication<'_>, as_string: 
             bytes: &text,
         };
         put_data_field(out, r#""data":"#, text);
+    } else if data.bytes.is_empty() {
+        // Text and bytes may be empty, and a publication has data all the same.
+        put_key(out, r#""data":"""#);
     } else {
         put_data_field(out, r#""data":"#, data);
     }

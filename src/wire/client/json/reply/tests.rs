@@ -357,18 +357,22 @@ fn text_becomes_a_string_and_bytes_base64() {
         seen(Content::Bytes, b"\x00\xff\x10A", false),
         json!("AP8QQQ==")
     );
-    assert_eq!(seen(Content::Bytes, b"", false), Value::Null);
+    assert_eq!(seen(Content::Bytes, b"", false), json!(""));
 }
 
 #[test]
 fn with_deltas_documents_and_patches_are_strings() {
     let patch = "q\n6:{\"n\":2h@6,3:!\"}A3dNp;";
-    assert_eq!(seen(Content::Json, patch.as_bytes(), true), json!(patch));
+    assert_eq!(seen(Content::Text, patch.as_bytes(), true), json!(patch));
     let publications = [
         publication("{\"n\":\n1}", 1),
         Publication {
+            data: Data {
+                content: Content::Text,
+                bytes: patch.as_bytes(),
+            },
             delta: true,
-            ..publication(patch, 2)
+            ..publication("", 2)
         },
     ];
     let result = SubscribeResult {
@@ -381,7 +385,7 @@ fn with_deltas_documents_and_patches_are_strings() {
         reply["subscribe"],
         json!({
             "publications": [
-                {"data": "{\"n\":\n1}", "offset": 1},
+                {"data": "{\"n\":1}", "offset": 1},
                 {"data": patch, "offset": 2, "delta": true},
             ],
             "delta": true,
