@@ -249,7 +249,9 @@ fn homes_that_no_home_can_have_written_are_refused_whatever_the_checksum_says() 
         error == Some(StateError::Malformed)
     };
     assert!(!malformed(good.clone()));
-    // Name, top, and count of the publications, by the layout in the module documentation.
+    // By the layout in the module documentation: name, top, idle time, count of the publications, first
+    // age, their bytes, user of the second one's info, age and offset of the last key.
+    let end = good.len();
     for (at, bytes) in [
         (2, &[0xff][..]),
         (10, &7u64.to_le_bytes()),
@@ -259,6 +261,10 @@ fn homes_that_no_home_can_have_written_are_refused_whatever_the_checksum_says() 
         (26, &3u32.to_le_bytes()),
         (26, &u32::MAX.to_le_bytes()),
         (30, &u64::MAX.to_le_bytes()),
+        (62, &u64::MAX.to_le_bytes()),
+        (126, &[0xff, 0xff]),
+        (end - 32, &u64::MAX.to_le_bytes()),
+        (end - 8, &7u64.to_le_bytes()),
     ] {
         let mut changed = good.clone();
         changed[at..at + bytes.len()].copy_from_slice(bytes);
