@@ -2,6 +2,8 @@
 //! what was published lately and who is present.
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use super::history::{History, HistoryLimits};

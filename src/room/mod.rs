@@ -1,7 +1,7 @@
 //! Rooms without sockets: state machines that take values and time and return values.
 //!
-//! A room has one [`home::Home`] in the process, its sequencer, which keeps its [`history`] and its
-//! [`presence`] and outlives the process in a [`state`] file. It has one [`view::View`] on every
+//! A room has one [`home::Home`] in the process, its sequencer, which keeps its [`history`] and who is
+//! present, and outlives the process in a [`state`] file. It has one [`view::View`] on every
 //! shard that has subscribers. The view's [`tail::Tail`] holds the encoded bytes that its
 //! subscribers still have to be sent; a subscriber is a cursor into it. [`session::Session`] is one
 //! client's side of the client protocol.
@@ -10,7 +10,7 @@
 pub mod history;
 pub mod home;
 mod moment;
-pub mod presence;
+mod presence;
 pub mod recent;
 pub mod session;
 pub mod state;

@@ -15,6 +15,12 @@
 //! All integers are little-endian; ages are milliseconds at the time of writing. Presence and
 //! subscriptions are not kept: connections end with the process.
 
+mod fuzz;
+#[cfg(test)]
+mod tests;
+
+pub use fuzz::fuzz_state;
+
 use super::home::Home;
 use super::recent::Key;
 use crate::base::{Epoch, Offset};
