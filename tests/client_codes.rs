@@ -31,13 +31,12 @@ fn every_refused_command_has_its_code_and_the_session_goes_on() {
         (json!({"subscribe": {"channel": "other", "type": 1}}), 108),
         (json!({"presence": {"channel": "news"}}), 108),
         (json!({"presence_stats": {"channel": "news"}}), 108),
-        (json!({"history": {"channel": "news"}}), 108),
+        (json!({"history": {"channel": "news"}}), 103),
         (json!({"ping": {}}), 108),
         (json!({"rpc": {"method": "x"}}), 108),
-        (json!({"refresh": {"token": "t"}}), 108),
         (
-            json!({"sub_refresh": {"channel": "news", "token": "t"}}),
-            108,
+            json!({"sub_refresh": {"channel": "other", "token": "t"}}),
+            103,
         ),
     ];
     let errors = table.len() as u64;

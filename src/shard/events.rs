@@ -3,11 +3,11 @@
 
 use super::connect::Identity;
 use super::core::Core;
-use super::identity::{Blob, Extra, Overrides, Pending, Start};
+use super::identity::{Blob, Overrides, Pending, Start};
 use crate::base::reason::{CloseReason, Unsubscribed};
 use crate::base::{ConnId, Content, ViewId};
 use crate::mesh::{Answer, Event, EventKind, ReplyTo, Verdict};
-use crate::wire::client::{Data, ErrorCode, ErrorReply, Reply};
+use crate::wire::client::{ErrorCode, ErrorReply, Reply};
 use crate::wire::hook::{self, HookKind, HookResult};
 
 impl Core {

@@ -16,7 +16,7 @@ use crate::base::{ConnId, Epoch, Offset, ViewId};
 use crate::mesh::{EventKind, HistoryRead};
 use crate::room::view::{LineKind, Standing, View};
 use crate::wire::client::{
-    Data, Encoding, ErrorCode, Publication, Push, Reply, Subscribe, SubscribeResult, flat,
+    Encoding, ErrorCode, Publication, Push, Reply, Subscribe, SubscribeResult, flat,
 };
 
 /// What a subscriber was given of what it missed.
