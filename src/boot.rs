@@ -2,6 +2,8 @@
 //! message: limits, listeners, rings, then traffic.
 
 use crate::access::{Namespaces, TokenSettings, TokenSetupError, TokenVerifier};
+mod state;
+
 use crate::base::stats::{ServiceStats, Stats};
 use crate::base::{NodeId, RoomHasher};
 use crate::config::{Config, Timing};
@@ -12,7 +14,9 @@ use crate::driver::uring::{Uring, UringSetup};
 use crate::limits;
 use crate::mesh::{self, Port};
 use crate::service::{self, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
-use crate::shard::Shard;
+use crate::room::home::Home;
+use crate::room::state::{Header, Saved};
+use crate::shard::{Left, Shard};
 use crate::shard::settings::{ClientPolicy, Settings};
 use core_affinity::CoreId;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -21,6 +25,7 @@ use socket2::{Domain, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -54,6 +59,13 @@ pub enum BootError {
     System(io::Error),
     /// A shard thread panicked.
     ShardPanicked,
+    /// What the shards knew could not be saved.
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for BootError {
@@ -79,6 +91,11 @@ impl fmt::Display for BootError {
             Self::Service(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
             Self::ShardPanicked => f.write_str("a shard thread panicked"),
+            Self::State { path, error } => write!(
+                f,
+                "state file {}: {error}; clients will not recover over this restart",
+                path.display()
+            ),
         }
     }
 }
@@ -93,6 +110,9 @@ pub struct Broker {
     upstream: TcpListener,
     admin: TcpListener,
     slots: u32,
+    state: Option<state::Loaded>,
+    /// What the operator should know of the state file.
+    state_note: Option<String>,
 }
 
 impl Broker {
@@ -105,13 +125,25 @@ impl Broker {
         let admin = bind("admin", config.admin)?;
         config.upstream = upstream.local_addr().map_err(BootError::System)?;
         config.admin = admin.local_addr().map_err(BootError::System)?;
+        let taken = config.state_file.as_deref().map(state::take);
+        let (state, state_note) = match taken.transpose() {
+            Ok(state) => (state.flatten(), None),
+            Err(unusable) => (None, Some(unusable.to_string())),
+        };
         Ok(Self {
             config,
             clients,
             upstream,
             admin,
             slots,
+            state,
+            state_note,
         })
+    }
+
+    /// What the operator should know of the state file: why nothing was taken from it.
+    pub fn state_note(&self) -> Option<&str> {
+        self.state_note.as_deref()
     }
 
     /// The configuration, with the addresses that were bound.
@@ -128,7 +160,25 @@ impl Broker {
     /// Runs until `shutdown` is set and everything is drained. The calling thread becomes the
     /// service thread. `ready` is called once all shards accept.
     pub fn run(
+        mut self,
+        shutdown: Arc<AtomicBool>,
+        ready: impl FnOnce(),
+    ) -> Result<Drained, BootError> {
+        let state = self.state.take();
+        let mut started = false;
+        let result = self.run_with(state.as_ref(), shutdown, || {
+            started = true;
+            ready();
+        });
+        if !started && let Some(state) = state {
+            state.put_back();
+        }
+        result
+    }
+
+    fn run_with(
         self,
+        state: Option<&state::Loaded>,
         shutdown: Arc<AtomicBool>,
         ready: impl FnOnce(),
     ) -> Result<Drained, BootError> {
@@ -139,9 +189,11 @@ impl Broker {
             upstream,
             admin,
             slots,
+            ..
         } = self;
         let nodes = config.shards + 1;
-        let shared = shared_settings(&config)?;
+        let saved = state.and_then(state::Loaded::saved);
+        let shared = shared_settings(&config, saved.as_ref().map(|saved| saved.header))?;
         let seed = random_seed().map_err(BootError::System)?;
         let hasher = RoomHasher::new(seed, config.shards);
         let bells = Doorbells::for_rings_and_service(config.shards).map_err(BootError::System)?;
@@ -162,7 +214,11 @@ impl Broker {
                 bells: bells.clone(),
                 node: port.id.0,
             };
-            shards.push(start_shard(setup, port, settings, Arc::clone(stats), core)?);
+            let homes = match &saved {
+                Some(saved) => homes_of(saved, port.id, &settings),
+                None => Vec::new(),
+            };
+            shards.push(start_shard(setup, port, settings, homes, Arc::clone(stats), core)?);
         }
         ready();
 
@@ -193,8 +249,17 @@ impl Broker {
         });
         let drained = drained.map_err(BootError::Service)?;
         if drained == Drained::Completely {
-            for shard in shards {
-                shard.join().map_err(|_| BootError::ShardPanicked)?;
+            let left: Result<Vec<Left>, _> = shards.into_iter().map(JoinHandle::join).collect();
+            let left = left.map_err(|_| BootError::ShardPanicked)?;
+            if let Some(path) = config.state_file {
+                let header = Header {
+                    epoch_seed: shared.header.epoch_seed,
+                    incarnation: left.iter().map(|left| left.incarnation).max().unwrap_or(0),
+                    wall_ms: clock_ms(ClockId::Realtime),
+                };
+                let sections = left.into_iter().map(|left| left.section).collect();
+                state::write(&path, &header, sections)
+                    .map_err(|error| BootError::State { path, error })?;
             }
         }
         Ok(drained)
@@ -207,9 +272,11 @@ struct SharedSettings {
     tokens: Arc<TokenVerifier>,
     subscription_tokens: Arc<TokenVerifier>,
     unix_at_zero_ms: u64,
+    /// Of the state file, or new.
+    header: Header,
 }
 
-fn shared_settings(config: &Config) -> Result<SharedSettings, BootError> {
+fn shared_settings(config: &Config, saved: Option<Header>) -> Result<SharedSettings, BootError> {
     let verifier = |section: &'static str, settings: &TokenSettings| {
         TokenVerifier::new(settings)
             .map(Arc::new)
@@ -220,15 +287,40 @@ fn shared_settings(config: &Config) -> Result<SharedSettings, BootError> {
         tokens: verifier("token", &config.token)?,
         subscription_tokens: verifier("subscription_token", &config.subscription_token)?,
         unix_at_zero_ms: unix_at_zero_ms(),
+        header: match saved {
+            Some(header) => header,
+            None => Header {
+                epoch_seed: random_seed().map_err(BootError::System)?,
+                incarnation: 0,
+                wall_ms: 0,
+            },
+        },
     })
+}
+
+/// The saved rooms whose home `node` is in this process.
+fn homes_of(saved: &Saved<'_>, node: NodeId, settings: &Settings) -> Vec<Home> {
+    let now_ms = clock_ms(ClockId::Monotonic);
+    let down_ms = clock_ms(ClockId::Realtime).saturating_sub(saved.header.wall_ms);
+    let here = saved.homes.iter();
+    here.filter(|home| settings.hasher.home(home.room) == node)
+        .map(|home| {
+            let namespace = settings.namespaces.find(home.room).unwrap_or(0);
+            let limits = &settings.homes[usize::from(namespace)];
+            let mut home = Home::restore(home, down_ms, now_ms, limits);
+            home.namespace = namespace;
+            home
+        })
+        .collect()
+}
+
+fn clock_ms(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
 }
 
 /// Unix time in milliseconds when the monotonic clock, which the shards live by, was at 0.
 fn unix_at_zero_ms() -> u64 {
-    let clock_ms = |clock| {
-        let now = clock_gettime(clock);
-        now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
-    };
     clock_ms(ClockId::Realtime).saturating_sub(clock_ms(ClockId::Monotonic))
 }
 
@@ -266,6 +358,8 @@ fn settings(
     settings.tokens = Arc::clone(&shared.tokens);
     settings.subscription_tokens = Arc::clone(&shared.subscription_tokens);
     settings.unix_at_zero_ms = shared.unix_at_zero_ms;
+    settings.epoch_seed = shared.header.epoch_seed;
+    settings.incarnation = shared.header.incarnation;
     settings.histories_bytes = config.history.bytes_per_shard;
     settings.connections_max = connections_max;
     let Timing {
@@ -294,9 +388,10 @@ fn start_shard(
     setup: UringSetup,
     port: Port,
     settings: Settings,
+    homes: Vec<Home>,
     stats: Arc<Stats>,
     core: Option<usize>,
-) -> Result<JoinHandle<()>, BootError> {
+) -> Result<JoinHandle<Left>, BootError> {
     let (report, reported) = mpsc::channel();
     let thread = thread::Builder::new().name(format!("shard-{}", port.id.0));
     let thread = thread.spawn(move || {
@@ -306,11 +401,14 @@ fn start_shard(
         match Uring::new(setup) {
             Ok(uring) => {
                 let mut shard = Shard::new(uring, port, settings, stats);
+                shard.adopt(homes);
                 report.send(Ok(())).ok();
                 shard.run();
+                shard.leave()
             }
             Err(error) => {
                 report.send(Err(error)).ok();
+                Left::default()
             }
         }
     });

@@ -32,6 +32,9 @@ pub(super) fn run(flags: ServeFlags) -> ExitCode {
         Ok(shutdown) => shutdown,
         Err(error) => return fail(error),
     };
+    if let Some(note) = broker.state_note() {
+        eprintln!("ringcast: {note}");
+    }
     let banner = banner(&broker);
     match broker.run(shutdown, || eprintln!("{banner}")) {
         Ok(Drained::Completely) => {

@@ -1,6 +1,6 @@
 //! Frames from and to other threads.
 
-use super::Left;
+use super::Undone;
 use super::core::Core;
 use crate::base::{Epoch, NodeId, Offset, ViewId};
 use crate::limits::{LANE_BYTES_PER_TURN, LANE_FRAME_MAX, LANE_FRAMES_PER_TURN};
@@ -62,11 +62,11 @@ impl Core {
     }
 
     /// Deliveries of one peer. They need no room anywhere.
-    pub(super) fn drain_deliveries(&mut self, peer: NodeId, inlets: &mut Inlets) -> Left {
+    pub(super) fn drain_deliveries(&mut self, peer: NodeId, inlets: &mut Inlets) -> Undone {
         let mut budget = TurnBudget::new();
         while budget.is_left() {
             let Some(frame) = inlets.next_delivery(peer) else {
-                return Left::Nothing;
+                return Undone::Nothing;
             };
             let delivery = frame.get();
             budget.spend(match delivery {
@@ -76,18 +76,18 @@ impl Core {
             self.stats.shard.lane_frames_total.add(1);
             self.handle_delivery(delivery);
         }
-        Left::Work
+        Undone::Work
     }
 
     /// Requests of one peer, while the outlets can take whatever handling one may produce.
-    pub(super) fn drain_requests(&mut self, peer: NodeId, inlets: &mut Inlets) -> Left {
+    pub(super) fn drain_requests(&mut self, peer: NodeId, inlets: &mut Inlets) -> Undone {
         let mut budget = TurnBudget::new();
         while budget.is_left() {
             if self.outlets.deliveries_free() < LANE_FRAME_MAX {
-                return Left::Stalled;
+                return Undone::Stalled;
             }
             let Some(frame) = inlets.next_request(peer) else {
-                return Left::Nothing;
+                return Undone::Nothing;
             };
             let request = frame.get();
             budget.spend(match request {
@@ -97,7 +97,7 @@ impl Core {
             self.stats.shard.lane_frames_total.add(1);
             self.handle_request(request, peer);
         }
-        Left::Work
+        Undone::Work
     }
 
     /// A request of another thread or of this shard's own clients.

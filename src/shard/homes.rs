@@ -1,12 +1,14 @@
 //! The rooms whose home this shard is: what is asked of them by this shard's clients, by other shards
 //! and by the service thread.
 
+use super::Left;
 use super::core::Core;
 use super::timers::TimerKey;
 use crate::base::{ConnId, Epoch, NodeId, Offset, ViewId};
 use crate::limits::{COMMAND_OUTPUT_MAX, EVICTION_LOOKS, LANE_FRAME_OVERHEAD, READ_BYTES_MAX};
 use crate::mesh::{Delivery, HistoryRead, Publish, ReplyTo};
 use crate::room::home::{Home, Incoming, Published, Read};
+use crate::room::state::push_home;
 use crate::wire::client::{Data, Publication, Tags, flat};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
@@ -314,6 +316,31 @@ impl Core {
             .is_some_and(Home::is_blank)
         {
             self.forget_home(index, generation);
+        }
+    }
+
+    /// Takes a room over from an earlier process.
+    pub(super) fn adopt(&mut self, mut home: Home) {
+        if self.homes.find(home.room()).is_some() {
+            return;
+        }
+        self.history_bytes += home.history_bytes();
+        home.expiry_armed = true;
+        let check_ms = self.now_ms + self.home_check_ms(home.namespace);
+        let (index, generation) = self.homes.insert(home);
+        self.wheel
+            .insert(check_ms, TimerKey::Home { index, generation });
+    }
+
+    /// What is to be known of the rooms in the next process.
+    pub(super) fn leave_homes(&self) -> Left {
+        let mut section = Vec::new();
+        for home in self.homes.iter() {
+            push_home(&mut section, home, self.now_ms);
+        }
+        Left {
+            section,
+            incarnation: self.settings.incarnation,
         }
     }
 

@@ -34,6 +34,7 @@ use crate::driver::sockets::{Event, Sockets};
 use crate::driver::{Driver, Wait};
 use crate::limits::{COMMAND_OUTPUT_MAX, COMPLETIONS_PER_TURN, IDLE_WAIT_MS};
 use crate::mesh::{Inlets, Port};
+use crate::room::home::Home;
 use settings::Settings;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,9 +62,18 @@ pub enum Turn {
     Finished,
 }
 
+/// What a drained shard leaves for the next process.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Its homes, as a section of the state file.
+    pub section: Vec<u8>,
+    /// As [`Settings::incarnation`], by now.
+    pub incarnation: u32,
+}
+
 /// What a turn leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Left {
+enum Undone {
     /// Nothing: the shard may sleep.
     Nothing,
     /// Something that waits for lane space, of which nobody tells.
@@ -87,6 +97,16 @@ impl<D: Driver> Shard<D> {
             accepting: true,
             sleeping: false,
         }
+    }
+
+    /// Takes rooms over from an earlier process.
+    pub fn adopt(&mut self, homes: Vec<Home>) {
+        homes.into_iter().for_each(|home| self.core.adopt(home));
+    }
+
+    /// What is to be known of its rooms in the next process.
+    pub fn leave(self) -> Left {
+        self.core.leave_homes()
     }
 
     /// Turns until the shard is drained.
@@ -118,17 +138,17 @@ impl<D: Driver> Shard<D> {
         Turn::Continue
     }
 
-    fn reap(&mut self) -> Left {
+    fn reap(&mut self) -> Undone {
         let resumed = self.core.resume_stalled();
         let left = if resumed {
-            Left::Nothing
+            Undone::Nothing
         } else {
-            Left::Stalled
+            Undone::Stalled
         };
         left.max(self.reap_events())
     }
 
-    fn reap_events(&mut self) -> Left {
+    fn reap_events(&mut self) -> Undone {
         while let Some(event) = self.deferred.pop_front() {
             if !self.may_receive() {
                 self.deferred.push_front(event);
@@ -139,9 +159,9 @@ impl<D: Driver> Shard<D> {
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(event) = self.sockets.next_event() else {
                 return if self.deferred.is_empty() {
-                    Left::Nothing
+                    Undone::Nothing
                 } else {
-                    Left::Stalled
+                    Undone::Stalled
                 };
             };
             // What came in waits for lane space in its order; the rest passes it.
@@ -151,7 +171,7 @@ impl<D: Driver> Shard<D> {
                 self.handle(event);
             }
         }
-        Left::Work
+        Undone::Work
     }
 
     /// Whether the lanes can take whatever one receive may lead to. Earlier notices go first: the
@@ -182,8 +202,8 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Handles frames of other threads, up to a turn's share of each lane: sockets have theirs.
-    fn drain_lanes(&mut self) -> Left {
-        let mut left = Left::Nothing;
+    fn drain_lanes(&mut self) -> Undone {
+        let mut left = Undone::Nothing;
         for peer in self.inlets.peers() {
             left = left.max(self.core.drain_deliveries(peer, &mut self.inlets));
         }
@@ -191,7 +211,7 @@ impl<D: Driver> Shard<D> {
             left = left.max(self.core.drain_requests(peer, &mut self.inlets));
         }
         let told = self.core.send_notices();
-        left.max(if told { Left::Nothing } else { Left::Stalled })
+        left.max(if told { Undone::Nothing } else { Undone::Stalled })
     }
 
     fn publish(&mut self) {
@@ -207,11 +227,11 @@ impl<D: Driver> Shard<D> {
         });
     }
 
-    fn wait(&mut self, left: Left) -> Wait {
-        if left == Left::Work || !self.core.dirty.is_empty() {
+    fn wait(&mut self, left: Undone) -> Wait {
+        if left == Undone::Work || !self.core.dirty.is_empty() {
             return Wait::No;
         }
-        if left == Left::Stalled {
+        if left == Undone::Stalled {
             // Lanes do not ring when they have room again: look soon.
             return Wait::UpTo(Duration::from_millis(1));
         }
