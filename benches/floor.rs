@@ -128,7 +128,12 @@ fn push(offset: u64) -> Vec<u8> {
         },
         ..Publication::default()
     };
-    write_push(Encoding::Json, &mut push, ROOM, &Push::Publication(&publication));
+    write_push(
+        Encoding::Json,
+        &mut push,
+        ROOM,
+        &Push::Publication(&publication),
+    );
     write_server_header(&mut frame, Opcode::Text, push.len());
     frame.extend_from_slice(&push);
     frame

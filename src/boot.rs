@@ -13,11 +13,11 @@ use crate::driver::probe::SetupError;
 use crate::driver::uring::{Uring, UringSetup};
 use crate::limits;
 use crate::mesh::{self, Port};
-use crate::service::{self, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
 use crate::room::home::Home;
 use crate::room::state::{Header, Saved};
-use crate::shard::{Left, Shard};
+use crate::service::{self, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
 use crate::shard::settings::{ClientPolicy, Settings};
+use crate::shard::{Left, Shard};
 use core_affinity::CoreId;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
@@ -218,7 +218,14 @@ impl Broker {
                 Some(saved) => homes_of(saved, port.id, &settings),
                 None => Vec::new(),
             };
-            shards.push(start_shard(setup, port, settings, homes, Arc::clone(stats), core)?);
+            shards.push(start_shard(
+                setup,
+                port,
+                settings,
+                homes,
+                Arc::clone(stats),
+                core,
+            )?);
         }
         ready();
 

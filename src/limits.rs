@@ -39,6 +39,8 @@ pub const COMMANDS_PER_MESSAGE_MAX: usize = 1_024;
 pub const ROOM_NAME_MAX: usize = 255;
 /// Bytes of a user's name, and of a connection's public client id.
 pub const USER_NAME_MAX: usize = 255;
+/// Bytes of a token.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of what a token or a service says of a connection, and of one subscription of it.
 pub const INFO_BYTES_MAX: usize = 2 * 1024;
 /// Bytes of a client's info in its flat form.

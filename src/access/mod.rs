@@ -10,5 +10,5 @@ pub use namespaces::{
 pub use origin::{Origins, glob_matches};
 pub use tokens::{
     ConnectionClaims, Overrides, OwnedData, SubscriptionClaims, SubscriptionOptions, TokenError,
-    TokenSettings, TokenSetupError, TokenVerifier,
+    TokenSettings, TokenSetupError, TokenVerifier, fuzz_token,
 };

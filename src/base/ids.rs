@@ -114,7 +114,14 @@ mod tests {
             assert_eq!(Epoch::from_text(text.as_str()), Some(Epoch(epoch)));
         }
         assert_eq!(Epoch(0x0f).text().as_str(), "aaaaaaap");
-        for other in ["", "_", "aaaaaaaq", "AAAAAAAA", "aaaaaaaaa", "aaaaaaa\u{e4}"] {
+        for other in [
+            "",
+            "_",
+            "aaaaaaaq",
+            "AAAAAAAA",
+            "aaaaaaaaa",
+            "aaaaaaa\u{e4}",
+        ] {
             assert_eq!(Epoch::from_text(other), None, "{other}");
         }
     }

@@ -92,7 +92,9 @@ pub(super) fn write(path: &Path, header: &Header, sections: Vec<Vec<u8>>) -> io:
     }
     file.sync_all()?;
     fs::rename(&draft, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 

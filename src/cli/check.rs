@@ -1,6 +1,6 @@
 //! `ringcast check`: whether a configuration works, without starting anything.
 
-use crate::access::{ChannelOptions, TokenSettings};
+use crate::access::{ChannelOptions, TokenSettings, TokenVerifier};
 use crate::config::Config;
 use crate::config::raw::ServeFlags;
 use std::process::ExitCode;
@@ -9,6 +9,16 @@ pub(super) fn run(flags: ServeFlags) -> ExitCode {
     let name = flags.config.as_ref().map(|path| path.display().to_string());
     match Config::from_flags(flags, &super::cores_here()) {
         Ok(config) => {
+            let keys = [
+                ("token", &config.token),
+                ("subscription_token", &config.subscription_token),
+            ];
+            for (section, settings) in keys {
+                if let Err(error) = TokenVerifier::new(settings) {
+                    eprintln!("[{section}]: {error}");
+                    return ExitCode::from(super::EXIT_USAGE);
+                }
+            }
             let name = name.unwrap_or_else(|| "configuration".into());
             println!("{name}: fine\n{}", summary(&config));
             ExitCode::SUCCESS

@@ -1,9 +1,10 @@
-//! The command line: `serve`, `check`, `pub`, `sub`.
+//! The command line: `serve`, `check`, `token`, `pub`, `sub`.
 
 mod check;
 mod publish;
 mod serve;
 mod subscribe;
+mod token;
 
 use crate::config::raw::ServeFlags;
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +29,9 @@ enum Command {
     Serve(Box<ServeFlags>),
     /// Check a configuration and report every error; takes the flags of `serve`
     Check(Box<ServeFlags>),
+    /// Make and check tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Publish one message over the upstream protocol and print its place in the room
     Pub(publish::PubFlags),
     /// Subscribe to a room over WebSocket and print its publications, one a line
@@ -43,6 +47,7 @@ pub fn main() -> ExitCode {
         }),
         Some(Command::Serve(flags)) => serve::run(*flags),
         Some(Command::Check(flags)) => check::run(*flags),
+        Some(Command::Token(command)) => token::run(command),
         Some(Command::Pub(flags)) => publish::run(&flags),
         Some(Command::Sub(flags)) => subscribe::run(&flags),
     }

@@ -211,7 +211,11 @@ impl<D: Driver> Shard<D> {
             left = left.max(self.core.drain_requests(peer, &mut self.inlets));
         }
         let told = self.core.send_notices();
-        left.max(if told { Undone::Nothing } else { Undone::Stalled })
+        left.max(if told {
+            Undone::Nothing
+        } else {
+            Undone::Stalled
+        })
     }
 
     fn publish(&mut self) {

@@ -1,0 +1,272 @@
+//! What tokens say, in the shapes and within the bounds that the broker works with.
+
+use super::TokenError;
+use crate::base::Content;
+use crate::limits::{INFO_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, USER_NAME_MAX};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// Bytes that a token brings, and what they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedData {
+    /// What they are.
+    pub content: Content,
+    /// The bytes; empty for none.
+    pub bytes: Vec<u8>,
+}
+
+/// Channel options for one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// See [`crate::access::ChannelOptions`]; `None` where the namespace decides.
+    pub presence: Option<bool>,
+    /// As above.
+    pub join_leave: Option<bool>,
+    /// As above.
+    pub force_push_join_leave: Option<bool>,
+    /// As above.
+    pub force_recovery: Option<bool>,
+    /// As above.
+    pub force_positioning: Option<bool>,
+}
+
+/// What a token says of a subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionOptions {
+    /// Told to others who see the subscriber in this channel.
+    pub info: OwnedData,
+    /// Told to the client with the reply.
+    pub data: OwnedData,
+    /// Options that differ from the namespace's.
+    pub overrides: Overrides,
+}
+
+/// What a connection token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionClaims {
+    /// The user; empty for an anonymous one.
+    pub user: String,
+    /// Unix time in seconds at which the connection expires; 0 for never.
+    pub expire_at_s: u64,
+    /// Told to others who see the client.
+    pub info: OwnedData,
+    /// Channels to subscribe it to.
+    pub channels: Vec<String>,
+    /// Channels to subscribe it to, with options.
+    pub subs: Vec<(String, SubscriptionOptions)>,
+}
+
+/// What a subscription token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionClaims {
+    /// The user that it is for; empty for an anonymous one.
+    pub user: String,
+    /// The channel that it is for.
+    pub channel: String,
+    /// The only connection that it is for, if it says one.
+    pub client: Option<String>,
+    /// Unix time in seconds at which the subscription expires; 0 for never.
+    pub expire_at_s: u64,
+    /// The rest.
+    pub options: SubscriptionOptions,
+}
+
+/// The claims as they were signed.
+#[derive(Debug, Deserialize)]
+pub(super) struct RawClaims {
+    #[serde(default, deserialize_with = "present")]
+    sub: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) exp: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) nbf: Option<u64>,
+    #[serde(rename = "iat", default, deserialize_with = "present")]
+    _iat: Option<u64>,
+    aud: Option<Audience>,
+    pub(super) iss: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    expire_at: Option<u64>,
+    info: Option<Box<RawValue>>,
+    b64info: Option<String>,
+    data: Option<Box<RawValue>>,
+    b64data: Option<String>,
+    channels: Option<Vec<String>>,
+    subs: Option<BTreeMap<String, RawOptions>>,
+    channel: Option<String>,
+    client: Option<String>,
+    #[serde(rename = "override")]
+    overrides: Option<RawOverrides>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+struct RawOptions {
+    info: Option<Box<RawValue>>,
+    b64info: Option<String>,
+    data: Option<Box<RawValue>>,
+    b64data: Option<String>,
+    #[serde(rename = "override")]
+    overrides: Option<RawOverrides>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct RawOverrides {
+    presence: Option<Value>,
+    join_leave: Option<Value>,
+    force_push_join_leave: Option<Value>,
+    force_recovery: Option<Value>,
+    force_positioning: Option<Value>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Value {
+    value: bool,
+}
+
+/// A claim that is there has its type: `null` is none.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(raw: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(raw).map(Some)
+}
+
+impl RawClaims {
+    /// Whether `aud` is or contains `audience`.
+    pub(super) fn is_for(&self, audience: &str) -> bool {
+        match &self.aud {
+            None => false,
+            Some(Audience::One(one)) => one == audience,
+            Some(Audience::Several(several)) => several.iter().any(|one| one == audience),
+        }
+    }
+
+    fn user(&self) -> Result<String, TokenError> {
+        let user = self.sub.clone().unwrap_or_default();
+        within(user.len() <= USER_NAME_MAX, "the user's name is too long")?;
+        Ok(user)
+    }
+
+    /// The expiry of what the token is for: `exp` unless `expire_at` says otherwise.
+    fn expire_at_s(&self) -> u64 {
+        self.expire_at.or(self.exp).unwrap_or(0)
+    }
+}
+
+impl TryFrom<&RawClaims> for ConnectionClaims {
+    type Error = TokenError;
+
+    fn try_from(claims: &RawClaims) -> Result<Self, TokenError> {
+        within(
+            claims.channel.is_none(),
+            "a connection token has no channel",
+        )?;
+        let channels = claims.channels.clone().unwrap_or_default();
+        let subs = claims.subs.iter().flatten();
+        let subs: Result<Vec<_>, TokenError> = subs
+            .map(|(channel, raw)| Ok((channel.clone(), SubscriptionOptions::try_from(raw)?)))
+            .collect();
+        let subs = subs?;
+        let count = channels.len() + subs.len();
+        within(count <= SUBSCRIPTIONS_PER_CONN_MAX, "too many channels")?;
+        let named = subs.iter().map(|(channel, _)| channel);
+        let fit = channels
+            .iter()
+            .chain(named)
+            .all(|channel| is_channel(channel));
+        within(fit, "a channel's name is empty or too long")?;
+        Ok(Self {
+            user: claims.user()?,
+            expire_at_s: claims.expire_at_s(),
+            info: data(claims.info.as_deref(), claims.b64info.as_deref())?,
+            channels,
+            subs,
+        })
+    }
+}
+
+impl TryFrom<&RawClaims> for SubscriptionClaims {
+    type Error = TokenError;
+
+    fn try_from(claims: &RawClaims) -> Result<Self, TokenError> {
+        let channel = claims.channel.clone().unwrap_or_default();
+        within(is_channel(&channel), "a subscription token has a channel")?;
+        Ok(Self {
+            user: claims.user()?,
+            channel,
+            client: claims.client.clone(),
+            expire_at_s: claims.expire_at_s(),
+            options: SubscriptionOptions {
+                info: data(claims.info.as_deref(), claims.b64info.as_deref())?,
+                data: data(claims.data.as_deref(), claims.b64data.as_deref())?,
+                overrides: overrides(claims.overrides),
+            },
+        })
+    }
+}
+
+impl TryFrom<&RawOptions> for SubscriptionOptions {
+    type Error = TokenError;
+
+    fn try_from(raw: &RawOptions) -> Result<Self, TokenError> {
+        Ok(Self {
+            info: data(raw.info.as_deref(), raw.b64info.as_deref())?,
+            data: data(raw.data.as_deref(), raw.b64data.as_deref())?,
+            overrides: overrides(raw.overrides),
+        })
+    }
+}
+
+fn is_channel(name: &str) -> bool {
+    (1..=ROOM_NAME_MAX).contains(&name.len())
+}
+
+/// JSON as it stands, or the bytes of base64, which win.
+fn data(json: Option<&RawValue>, base64: Option<&str>) -> Result<OwnedData, TokenError> {
+    let data = match (json, base64) {
+        (_, Some(text)) => OwnedData {
+            content: Content::Bytes,
+            bytes: STANDARD
+                .decode(text)
+                .map_err(|_| TokenError::Invalid("base64 expected"))?,
+        },
+        (Some(json), None) => OwnedData {
+            content: Content::Json,
+            bytes: json.get().as_bytes().to_vec(),
+        },
+        (None, None) => OwnedData::default(),
+    };
+    within(
+        data.bytes.len() <= INFO_BYTES_MAX,
+        "info or data is too long",
+    )?;
+    Ok(data)
+}
+
+fn overrides(raw: Option<RawOverrides>) -> Overrides {
+    let Some(raw) = raw else {
+        return Overrides::default();
+    };
+    let value = |value: Option<Value>| value.map(|value| value.value);
+    Overrides {
+        presence: value(raw.presence),
+        join_leave: value(raw.join_leave),
+        force_push_join_leave: value(raw.force_push_join_leave),
+        force_recovery: value(raw.force_recovery),
+        force_positioning: value(raw.force_positioning),
+    }
+}
+
+fn within(fits: bool, why: &'static str) -> Result<(), TokenError> {
+    if fits {
+        Ok(())
+    } else {
+        Err(TokenError::Invalid(why))
+    }
+}
