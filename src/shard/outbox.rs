@@ -44,29 +44,31 @@ impl<D: Driver> Shard<D> {
             conn.backlog = true;
             return;
         }
-        parts.clear();
-        match self.core.collect(slot, parts) {
-            Outcome::Send => {
-                let payload = if parts.len() == 1 {
-                    Payload::One(parts.pop().expect("one part"))
-                } else {
-                    Payload::Many(std::mem::replace(parts, self.sockets.spare_parts()))
-                };
-                self.core.sending(slot, payload.len());
-                self.sockets.send(id, payload);
-            }
-            Outcome::Idle => {}
-            Outcome::Close => {
-                self.core.gone(slot);
-                self.sockets.close(id);
-            }
-            // Nothing is in flight, so what it is told follows what was sent; it goes out in the next
-            // flush.
-            Outcome::Lost(sub) => {
-                if self.core.lost(slot, sub) {
-                    self.core.dirty.mark(slot);
+        loop {
+            parts.clear();
+            match self.core.collect(slot, parts) {
+                Outcome::Send => {
+                    let payload = if parts.len() == 1 {
+                        Payload::One(parts.pop().expect("one part"))
+                    } else {
+                        Payload::Many(std::mem::replace(parts, self.sockets.spare_parts()))
+                    };
+                    self.core.sending(slot, payload.len());
+                    self.sockets.send(id, payload);
+                }
+                Outcome::Idle => {}
+                Outcome::Close => {
+                    self.core.gone(slot);
+                    self.sockets.close(id);
+                }
+                // Nothing is in flight, so what it is told follows what was sent.
+                Outcome::Lost(sub) => {
+                    if self.core.lost(slot, sub) {
+                        continue;
+                    }
                 }
             }
+            return;
         }
     }
 }

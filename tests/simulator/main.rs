@@ -3,12 +3,17 @@
 //! `cargo test --test simulator` runs the seeds that CI runs; `-- --seeds N` runs as many from 0 on,
 //! `-- --seed N` replays one, which is what a failure asks for. Each seed makes a world: shards,
 //! rooms, clients that read, stall, leave, vanish or reset, and a publisher in the place of the
-//! service thread. Checked in every turn: the invariants of shards and kernel. Checked of every
-//! client, always: each room's publications arrive in offset order without gap or duplicate, the
+//! service thread. Clients that lose their connection come back with their positions and recover;
+//! some take deltas, some joins and leaves. Checked in every turn: the invariants of shards and
+//! kernel. Checked of every client, always: each room's publications arrive in offset order without
+//! gap or duplicate, over reconnects too unless the server says that it could not recover, the
 //! same publication at the same offset for everybody, in their publisher's order. Checked at the
 //! end: who was well has everything or was told, acknowledgements were in order, and when all have
 //! gone nothing is left.
 
+mod user;
+
+use ringcast::access::{ChannelOptions, Namespaces};
 use ringcast::base::stats::Stats;
 use ringcast::base::{Content, NodeId, Offset, RoomHasher};
 use ringcast::driver::sim::{Client, Faults, Sim, SimSetup, Step, World};
@@ -16,21 +21,17 @@ use ringcast::limits;
 use ringcast::mesh::{self, Delivery, Port, Publish, ReplyTo, Request};
 use ringcast::shard::settings::Settings;
 use ringcast::shard::{Shard, Turn};
-use ringcast::wire::frame::{Opcode, Role, write_client_frame};
-use ringcast::wire::message::{Assembler, Incoming};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
+use user::{Tastes, User};
 
 /// Seeds of a run without arguments.
 const SEEDS: u64 = 1_000;
 const ROOMS: u64 = 5;
 const CLIENTS: usize = 14;
 const ACTIONS: u64 = 400;
-const UPGRADE: &[u8] = b"GET /connection/websocket HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -65,8 +66,17 @@ fn main() -> ExitCode {
     println!("{totals:?}");
     println!("{passed} passed, {failed} failed");
     // A run in which nothing happened proves nothing.
-    let idle =
-        passed > 100 && (totals.received == 0 || totals.closed_slow == 0 || totals.enobufs == 0);
+    let happened = [
+        totals.received,
+        totals.closed_slow,
+        totals.insufficient,
+        totals.enobufs,
+        totals.recovered,
+        totals.unrecovered,
+        totals.deltas,
+        totals.memberships,
+    ];
+    let idle = passed > 100 && happened.contains(&0);
     assert!(!idle, "the worlds were too quiet to prove anything");
     if failed == 0 {
         ExitCode::SUCCESS
@@ -85,6 +95,16 @@ struct Totals {
     closed_slow: u64,
     complete: u64,
     enobufs: u64,
+    /// Subscriptions that a reconnected client got back with everything that it had missed.
+    recovered: u64,
+    /// Those of which the server said that it cannot.
+    unrecovered: u64,
+    /// Subscriptions ended with 2500.
+    insufficient: u64,
+    /// Publications that came as deltas.
+    deltas: u64,
+    /// Joins and leaves.
+    memberships: u64,
 }
 
 impl Totals {
@@ -96,6 +116,11 @@ impl Totals {
         self.closed_slow += other.closed_slow;
         self.complete += other.complete;
         self.enobufs += other.enobufs;
+        self.recovered += other.recovered;
+        self.unrecovered += other.unrecovered;
+        self.insufficient += other.insufficient;
+        self.deltas += other.deltas;
+        self.memberships += other.memberships;
     }
 }
 
@@ -175,8 +200,14 @@ impl Simulation {
             buffers,
             buffer_bytes: 64 + dice.below(512) as usize,
         };
+        let namespaces = Arc::new(Namespaces::open(ChannelOptions {
+            history_count: 3 + dice.below(40) as usize,
+            delta_publish: true,
+            ..ChannelOptions::everything()
+        }));
         let shards = ports.into_iter().zip(&stats).map(|(port, stats)| {
-            let settings = settings(&mut dice, port.id, hasher, count, seed);
+            let mut settings = settings(&mut dice, port.id, hasher, count, seed);
+            settings.set_namespaces(Arc::clone(&namespaces));
             Shard::new(world.sim(setup), port, settings, Arc::clone(stats))
         });
         let shards = shards.collect();
@@ -204,8 +235,9 @@ impl Simulation {
     fn act(&mut self) {
         match self.dice.below(12) {
             0 | 1 if self.users.len() < CLIENTS => {
-                let shard = self.dice.below(self.shards.len() as u64) as u16;
-                self.users.push(User::new(self.world.connect(shard)));
+                let client = self.connect();
+                let tastes = Tastes::random(&mut self.dice);
+                self.users.push(User::new(client, tastes));
             }
             0..=4 => {
                 let room = room(self.dice.below(ROOMS));
@@ -217,9 +249,18 @@ impl Simulation {
             _ if self.users.is_empty() => {}
             _ => {
                 let index = self.dice.below(self.users.len() as u64) as usize;
+                if self.users[index].is_gone() {
+                    let client = self.connect();
+                    self.totals.closed_slow += self.users[index].come_back(client);
+                }
                 self.users[index].act(&mut self.dice);
             }
         }
+    }
+
+    fn connect(&mut self) -> Client {
+        let shard = self.dice.below(self.shards.len() as u64) as u16;
+        self.world.connect(shard)
     }
 
     /// Up to a few milliseconds, now and then up to a few hundred.
@@ -294,7 +335,7 @@ impl Simulation {
         }
         self.take_deliveries();
         for user in &mut self.users {
-            self.totals.received += user.read(&mut self.sequence);
+            self.totals.add(&user.read(&mut self.sequence));
         }
         step
     }
@@ -352,9 +393,10 @@ impl Simulation {
             }
             for (room, place) in &user.rooms {
                 let top = self.sent.get(room).copied().unwrap_or(0);
-                if let Place::At(offset) = place {
+                if place.subscribed && place.offset.is_some() {
                     assert_eq!(
-                        *offset, top,
+                        place.offset,
+                        Some(top),
                         "a client that reads gets everything of {room}"
                     );
                 }
@@ -382,6 +424,7 @@ impl Simulation {
             let left = &stats.shard;
             assert_eq!(left.connections.read(), 0, "no connection is left");
             assert_eq!((left.sessions.read(), left.subscriptions.read()), (0, 0));
+            assert_eq!(left.present_clients.read(), 0, "nobody is present");
             assert_eq!(
                 (left.rooms.read(), left.tail_bytes.read()),
                 (0, 0),
@@ -448,239 +491,4 @@ fn settings(dice: &mut Dice, node: NodeId, hasher: RoomHasher, shards: u16, seed
     settings.close_ms = 300;
     settings.connections_max = 36;
     settings
-}
-
-/// How far a client has come in a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Subscribed; nothing received.
-    Joining,
-    /// The offset of the last publication received.
-    At(u64),
-}
-
-/// A client, and what it has seen.
-struct User {
-    client: Client,
-    assembler: Assembler,
-    /// Bytes before the end of the HTTP response; `None` once it is over.
-    head: Option<Vec<u8>>,
-    asked: bool,
-    connected: bool,
-    stalled: bool,
-    vanished: bool,
-    commands: u32,
-    pending: HashMap<u32, (String, bool)>,
-    rooms: BTreeMap<String, Place>,
-    /// Last number of the service's publications seen in each room.
-    numbers: BTreeMap<String, u64>,
-    close_code: Option<u16>,
-}
-
-impl User {
-    fn new(client: Client) -> Self {
-        Self {
-            client,
-            assembler: Assembler::with_message_max(Role::Client, 1 << 20),
-            head: Some(Vec::new()),
-            asked: false,
-            connected: false,
-            stalled: false,
-            vanished: false,
-            commands: 0,
-            pending: HashMap::new(),
-            rooms: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            close_code: None,
-        }
-    }
-
-    fn is_well(&self) -> bool {
-        let whole = !self.vanished && !self.client.is_finished() && self.client.end().is_none();
-        whole && self.close_code.is_none() && self.connected && self.pending.is_empty()
-    }
-
-    fn act(&mut self, dice: &mut Dice) {
-        if self.client.is_finished() || self.vanished {
-            return;
-        }
-        if !self.asked {
-            self.asked = true;
-            return self.client.write(UPGRADE);
-        }
-        let room = room(dice.below(ROOMS));
-        match dice.below(24) {
-            0 => {
-                self.client.stop_reading();
-                self.stalled = true;
-            }
-            1 | 2 => {
-                self.client.resume_reading();
-                self.stalled = false;
-            }
-            3 if dice.below(3) == 0 => {
-                self.client.vanish();
-                self.vanished = true;
-            }
-            4 if dice.below(3) == 0 => self.client.reset(),
-            5 if dice.below(3) == 0 => self.client.close(),
-            _ if !self.connected => {}
-            6..=9 => self.unsubscribe(&room),
-            _ => self.subscribe(&room),
-        }
-    }
-
-    fn subscribe(&mut self, room: &str) {
-        let pending = self.pending.values().any(|(waiting, _)| waiting == room);
-        if !pending && !self.rooms.contains_key(room) {
-            self.commands += 1;
-            self.pending.insert(self.commands, (room.into(), true));
-            self.send(&format!(
-                r#"{{"id":{},"subscribe":{{"channel":"{room}"}}}}"#,
-                self.commands
-            ));
-        }
-    }
-
-    fn unsubscribe(&mut self, room: &str) {
-        let pending = self.pending.values().any(|(waiting, _)| waiting == room);
-        if !pending && self.rooms.contains_key(room) {
-            self.commands += 1;
-            self.pending.insert(self.commands, (room.into(), false));
-            self.send(&format!(
-                r#"{{"id":{},"unsubscribe":{{"channel":"{room}"}}}}"#,
-                self.commands
-            ));
-        }
-    }
-
-    fn send(&mut self, text: &str) {
-        if self.client.is_finished() || self.vanished {
-            return;
-        }
-        let mut frame = Vec::new();
-        write_client_frame(&mut frame, Opcode::Text, [1, 2, 3, 4], text.as_bytes());
-        self.client.write(&frame);
-    }
-
-    /// Takes what has come in; returns the number of publications.
-    fn read(&mut self, sequence: &mut BTreeMap<(String, u64), String>) -> u64 {
-        let mut bytes = self.client.read();
-        if bytes.is_empty() {
-            return 0;
-        }
-        if let Some(mut head) = self.head.take() {
-            head.append(&mut bytes);
-            let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else {
-                self.head = Some(head);
-                return 0;
-            };
-            if !head.starts_with(b"HTTP/1.1 101") {
-                self.close_code = Some(0);
-                return 0;
-            }
-            bytes = head.split_off(end + 4);
-            self.commands = 1;
-            self.send(r#"{"id":1,"connect":{}}"#);
-        }
-        if self.close_code.is_some() {
-            return 0;
-        }
-        let mut messages = Vec::new();
-        let mut input = &mut bytes[..];
-        let mut close = None;
-        while let Some(incoming) = self
-            .assembler
-            .next(&mut input)
-            .expect("the server's frames are well formed")
-        {
-            match incoming {
-                Incoming::Message { payload, .. } => messages.push(payload.to_vec()),
-                Incoming::Close { code, reason } => {
-                    assert!(!reason.is_empty(), "a close says why");
-                    close = code;
-                    break;
-                }
-                other => panic!("the server sent {other:?}"),
-            }
-        }
-        let mut publications = 0;
-        for message in messages {
-            for line in std::str::from_utf8(&message)
-                .expect("text is UTF-8")
-                .split('\n')
-            {
-                publications += self.document(line, sequence);
-            }
-        }
-        self.close_code = self.close_code.or(close);
-        publications
-    }
-
-    fn document(&mut self, line: &str, sequence: &mut BTreeMap<(String, u64), String>) -> u64 {
-        let document: Value =
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-        if document.as_object().is_some_and(serde_json::Map::is_empty) {
-            self.send("{}");
-            return 0;
-        }
-        if let Some(push) = document.get("push") {
-            let room = push["channel"].as_str().expect("a push names its channel");
-            let publication = &push["pub"];
-            let offset = publication["offset"]
-                .as_u64()
-                .expect("rooms keep history here");
-            self.publication(room, offset, &publication["data"], sequence);
-            return 1;
-        }
-        assert!(
-            document.get("error").is_none(),
-            "no command of the simulation is refused: {line}"
-        );
-        let id = document["id"].as_u64().expect("a reply has an id") as u32;
-        if document.get("connect").is_some() {
-            self.connected = true;
-        } else {
-            let (room, joined) = self.pending.remove(&id).expect("one reply to a command");
-            match joined {
-                true => self.rooms.insert(room, Place::Joining),
-                false => self.rooms.remove(&room),
-            };
-        }
-        0
-    }
-
-    fn publication(
-        &mut self,
-        room: &str,
-        offset: u64,
-        data: &Value,
-        sequence: &mut BTreeMap<(String, u64), String>,
-    ) {
-        let place = self
-            .rooms
-            .get_mut(room)
-            .unwrap_or_else(|| panic!("a push of {room}, not subscribed"));
-        if let Place::At(last) = *place {
-            assert_eq!(
-                offset,
-                last + 1,
-                "{room}: no gap, no duplicate, no disorder"
-            );
-        }
-        *place = Place::At(offset);
-        let data = data.to_string();
-        let first = sequence
-            .entry((room.into(), offset))
-            .or_insert_with(|| data.clone());
-        assert_eq!(
-            *first, data,
-            "everybody sees the same publication at an offset"
-        );
-        let value: Value = serde_json::from_str(&data).expect("it was JSON before");
-        assert_eq!(value["room"], room, "a publication stays in its room");
-        let number = value["n"].as_u64().expect("publications are numbered");
-        assert_eq!(number, offset, "one publisher: offsets follow its order");
-        self.numbers.insert(room.into(), number);
-    }
 }
