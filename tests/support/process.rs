@@ -11,6 +11,8 @@ use std::sync::mpsc::{self, Receiver};
 pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
+    /// What it wrote to standard error before the banner.
+    noted: String,
     /// Where clients connect.
     pub(crate) clients: SocketAddr,
     /// Where upstream services connect.
@@ -44,11 +46,13 @@ impl Process {
                 let _ = line.send(text);
             }
         });
+        let mut noted = String::new();
         let mut address = |name: &str| -> SocketAddr {
             loop {
                 let text = lines
                     .recv_timeout(PATIENCE)
                     .unwrap_or_else(|_| panic!("no line `{name}` in the banner"));
+                noted.push_str(&text);
                 let mut words = text.split_whitespace();
                 if words.next() == Some(name) {
                     let url = words.next().expect("an address");
@@ -64,6 +68,7 @@ impl Process {
         Self {
             child,
             lines,
+            noted,
             clients,
             upstream,
             admin,
@@ -87,6 +92,11 @@ impl Process {
         stdout.unwrap().read_to_end(&mut output.stdout).unwrap();
         stderr.unwrap().read_to_end(&mut output.stderr).unwrap();
         output
+    }
+
+    /// What it wrote to standard error before and in the banner.
+    pub(crate) fn noted(&self) -> String {
+        self.noted.clone()
     }
 
     /// Process id.
