@@ -337,6 +337,7 @@ fn client_policy(config: &Config) -> ClientPolicy {
         anonymous: client.allow_anonymous,
         insecure: client.insecure,
         channels_max: client.channel_limit,
+        user_connections_max: u32::try_from(client.user_connection_limit).unwrap_or(u32::MAX),
         personal_channel: client.personal_channel,
         connect_hook: hooks.connect,
         refresh_hook: hooks.refresh,

@@ -14,8 +14,12 @@ use support::{Broker, Client, Heard};
 const SECRET: &str = "the-secret-of-these-tests";
 
 fn broker(more: &str) -> Broker {
+    broker_with(2, more)
+}
+
+fn broker_with(shards: u16, more: &str) -> Broker {
     Broker::start(&format!(
-        "--shards 2 --set token.hmac_secrets={SECRET} --set channels.presence=true \
+        "--shards {shards} --set token.hmac_secrets={SECRET} --set channels.presence=true \
          --set channels.history_size=10 --set channels.history_ttl=1m \
          --set channels.allow_presence_for_subscriber=true --set channels.allow_subscribe_for_client=false \
          --set channels.allow_subscribe_for_anonymous=false {more}"
@@ -279,6 +283,28 @@ fn an_expired_subscription_ends_with_2501_unless_it_is_refreshed() {
         (3500, "invalid token".into())
     );
     assert_eq!(client.hear("the end"), Heard::Ended);
+}
+
+#[test]
+fn a_user_has_as_many_connections_as_it_may_on_all_shards_together() {
+    let broker = broker_with(4, "--set client.user_connection_limit=3");
+    let mut clients: Vec<Client> = (0..3).map(|_| user(&broker, "42")).collect();
+    let one_more = || {
+        let mut client = Client::open(broker.clients);
+        let token = token(json!({"sub": "42"}));
+        client.send(&json!({"id": 1, "connect": {"token": token}}).to_string());
+        client
+    };
+    let closed = one_more().closed("one connection too many");
+    assert_eq!(closed, (3504, "connection limit".into()));
+    user(&broker, "43");
+    let mut gone = clients.pop().unwrap();
+    gone.close(None);
+    gone.closed("the close handshake");
+    support::until("a free place", || {
+        let mut client = one_more();
+        matches!(client.hear("the outcome"), Heard::Document(_)).then_some(())
+    });
 }
 
 #[test]

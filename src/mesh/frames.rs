@@ -65,6 +65,19 @@ pub enum Request<'a> {
         /// Who.
         conn: ConnId,
     },
+    /// A user's connection wants to be one of `most`; answered by [`Delivery::Answer`]. It gives its
+    /// place back with [`Request::Leave`].
+    Seat {
+        /// Name of what the connections of the user are counted in.
+        #[rkyv(with = InlineAsBox)]
+        room: &'a str,
+        /// Who.
+        conn: ConnId,
+        /// Connections at most.
+        most: u32,
+        /// Who asks.
+        reply: ReplyTo,
+    },
     /// Asks for past publications; answered by [`Delivery::History`].
     History {
         /// Name of the room.
@@ -486,6 +499,7 @@ impl Request<'_> {
             Self::Interest { room, .. }
             | Self::Uninterest { room, .. }
             | Self::Leave { room, .. }
+            | Self::Seat { room, .. }
             | Self::History { room, .. }
             | Self::Presence { room, .. }
             | Self::PresenceStats { room, .. }

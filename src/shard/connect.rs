@@ -3,6 +3,7 @@
 
 use super::core::Core;
 use super::identity::{Blob, Connecting, Overrides, Pending, RecoverAt, Start, SubResult};
+use super::notices::Notice;
 use super::queries::wanted_epoch;
 use crate::access::{ConnectionClaims, OwnedData, SubscriptionOptions, TokenError};
 use crate::base::reason::CloseReason;
@@ -63,17 +64,47 @@ impl Core {
         self.reply_error(slot, command, code);
     }
 
-    /// Lets a connection in as `identity` and makes its server-side subscriptions.
+    /// Lets a connection in as `identity`, if its user may have one more.
     pub(super) fn admit(
+        &mut self,
+        slot: u32,
+        command: u32,
+        identity: Identity,
+        recovers: Vec<RecoverAt>,
+    ) {
+        if self.is_past(identity.expire_at_s) {
+            return self.refuse_connect(slot, command, ErrorCode::Expired);
+        }
+        let most = self.settings.clients.user_connections_max;
+        if most == 0 || identity.user.is_empty() {
+            return self.admit_seated(slot, command, identity, recovers);
+        }
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
+        let (id, room) = (conn.id, seats_of(&identity.user));
+        let extra = conn.extra();
+        extra.user.clone_from(&identity.user);
+        let serial = extra.expect(Pending::Seat {
+            command,
+            identity: Box::new(identity),
+            recovers,
+        });
+        self.notices.push_back(Notice::Seat {
+            conn: id,
+            serial,
+            room,
+        });
+    }
+
+    /// Makes the server-side subscriptions of a connection that may stay.
+    pub(super) fn admit_seated(
         &mut self,
         slot: u32,
         command: u32,
         mut identity: Identity,
         recovers: Vec<RecoverAt>,
     ) {
-        if self.is_past(identity.expire_at_s) {
-            return self.refuse_connect(slot, command, ErrorCode::Expired);
-        }
         if self.settings.clients.personal_channel && !identity.user.is_empty() {
             identity.subs.push(Start {
                 room: format!("#{}", identity.user).into(),
@@ -257,6 +288,11 @@ impl Core {
         let left_s = expire_at_s.saturating_sub(self.unix_ms() / 1_000).max(1);
         u32::try_from(left_s).unwrap_or(u32::MAX)
     }
+}
+
+/// What the connections of a user are counted in: the presence of a room whose name no client can use.
+pub(super) fn seats_of(user: &str) -> Box<str> {
+    format!("\0{user}").into()
 }
 
 fn recovers(connect: &Connect<'_>) -> Vec<RecoverAt> {

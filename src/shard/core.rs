@@ -4,6 +4,7 @@
 //! connection dirty; the flush at the end of the turn carries it out.
 
 use super::conn::{Conn, Stage, SubFlags, SubRef};
+use super::connect::seats_of;
 use super::directory::Directory;
 use super::dirty::Dirty;
 use super::fanout::Encoded;
@@ -277,7 +278,14 @@ impl Core {
         if let Some(conn) = self.conns.get_mut(slot)
             && let Some(extra) = conn.extra.take()
         {
+            let conn = conn.id;
             self.users.remove(&extra.user, slot);
+            if extra.seated {
+                self.notices.push_back(Notice::Leave {
+                    conn,
+                    room: seats_of(&extra.user),
+                });
+            }
         }
         true
     }

@@ -67,6 +67,18 @@ impl Core {
         let Some(pending) = extra.and_then(|extra| extra.settle(serial)) else {
             return;
         };
+        if let Pending::Seat {
+            command,
+            identity,
+            recovers,
+        } = pending
+        {
+            match answer.verdict {
+                Verdict::Result => self.admit_seated(slot, command, *identity, recovers),
+                _ => self.close(slot, CloseReason::ConnectionLimit),
+            }
+            return self.resume_later(slot);
+        }
         match answer.verdict {
             Verdict::Result => self.granted(slot, pending, answer.result),
             Verdict::Error | Verdict::TemporaryError => {
@@ -106,6 +118,7 @@ impl Core {
                 channel,
                 data,
             } => self.publish_granted(slot, command, channel, data, result),
+            Pending::Seat { .. } => unreachable!("settled by the caller"),
             Pending::Rpc { command } => {
                 let data = Blob::from(result.data);
                 self.reply(slot, command, &Reply::Rpc(data.data()));
@@ -130,6 +143,7 @@ impl Core {
             Pending::Refresh { command } if command != 0 => {
                 self.reply_refusal(slot, command, error);
             }
+            Pending::Seat { .. } => unreachable!("settled by the caller"),
             // Nobody asked, and the expiry stands: the grace runs on.
             Pending::Refresh { .. } | Pending::SubRefresh { .. } => {}
         }
@@ -231,7 +245,7 @@ impl Core {
 impl Pending {
     fn kind(&self) -> HookKind {
         match self {
-            Self::Connect { .. } => HookKind::Connect,
+            Self::Connect { .. } | Self::Seat { .. } => HookKind::Connect,
             Self::Subscribe(_) => HookKind::Subscribe,
             Self::Publish { .. } => HookKind::Publish,
             Self::Rpc { .. } => HookKind::Rpc,

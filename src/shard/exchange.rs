@@ -111,6 +111,12 @@ impl Core {
             Request::Uninterest { room, view } => self.uninterest(room, asker, view),
             Request::Enter { room, conn, info } => self.enter(room, (asker, conn), info),
             Request::Leave { room, conn } => self.depart(room, (asker, conn)),
+            Request::Seat {
+                room,
+                conn,
+                most,
+                reply,
+            } => self.seat(room, (asker, conn), most, reply),
             Request::History { room, read, reply } => self.read_history(room, read, reply, asker),
             Request::Presence { room, reply } => self.read_presence(room, reply, asker),
             Request::PresenceStats { room, reply } => {

@@ -6,7 +6,7 @@ use super::core::Core;
 use super::timers::TimerKey;
 use crate::base::{ConnId, Epoch, NodeId, Offset, ViewId};
 use crate::limits::{COMMAND_OUTPUT_MAX, EVICTION_LOOKS, LANE_FRAME_OVERHEAD, READ_BYTES_MAX};
-use crate::mesh::{Delivery, HistoryRead, Publish, ReplyTo};
+use crate::mesh::{Answer, Delivery, HistoryRead, Publish, ReplyTo, Verdict};
 use crate::room::home::{Home, Incoming, Published, Read};
 use crate::room::state::push_home;
 use crate::wire::client::{Data, Publication, Tags, flat};
@@ -114,6 +114,31 @@ impl Core {
         let announce = self.settings.namespaces.options(home.namespace).join_leave;
         self.present += usize::from(home.enter(member, info, self.now_ms, announce));
         self.push_memberships(index, generation);
+    }
+
+    /// A user's connection wants to be one of `most`.
+    pub(super) fn seat(&mut self, room: &str, member: (NodeId, ConnId), most: u32, reply: ReplyTo) {
+        let found = self.home_of(room);
+        let home = found.and_then(|(index, generation)| self.homes.get_mut(index, generation));
+        let is_free = home
+            .as_ref()
+            .is_some_and(|home| home.presence_stats().0 < most);
+        if let Some(home) = home.filter(|_| is_free) {
+            self.present += usize::from(home.enter(member, b"", self.now_ms, false));
+        }
+        let verdict = if is_free {
+            Verdict::Result
+        } else {
+            Verdict::Error
+        };
+        let answer = Answer {
+            reply,
+            verdict,
+            code: 0,
+            text: "",
+            result: b"",
+        };
+        self.tell(member.0, &Delivery::Answer(answer));
     }
 
     /// It is no longer.

@@ -1,5 +1,6 @@
 //! What only some connections have: a user, an expiry, something that is waited for.
 
+use super::connect::Identity;
 use crate::base::{Content, Epoch, Offset, ViewId};
 use crate::wire::client::Data;
 use std::collections::VecDeque;
@@ -40,6 +41,8 @@ pub(super) struct Extra {
     pub(super) conn_info: Blob,
     /// Unix time in seconds at which the connection expires; 0 for never.
     pub(super) expire_at_s: u64,
+    /// It has one of its user's places.
+    pub(super) seated: bool,
     /// Events of this connection so far.
     pub(super) serial: u32,
     /// What services are asked, by the event's serial. A connection has one command in it at most.
@@ -123,6 +126,12 @@ pub(super) enum Pending {
         command: u32,
         recovers: Vec<RecoverAt>,
     },
+    /// May its user have one more connection?
+    Seat {
+        command: u32,
+        identity: Box<Identity>,
+        recovers: Vec<RecoverAt>,
+    },
     /// May it subscribe?
     Subscribe(Box<Start>),
     /// May it publish this?
@@ -142,9 +151,11 @@ pub(super) enum Pending {
 impl Pending {
     fn is_command(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Subscribe(_) | Self::Publish { .. } | Self::Rpc { .. } => {
-                true
-            }
+            Self::Connect { .. }
+            | Self::Seat { .. }
+            | Self::Subscribe(_)
+            | Self::Publish { .. }
+            | Self::Rpc { .. } => true,
             Self::Refresh { command } => *command != 0,
             Self::SubRefresh { .. } => false,
         }

@@ -25,6 +25,12 @@ pub(super) enum Notice {
     },
     /// A subscriber is present.
     Enter { conn: ConnId, view: ViewId },
+    /// A connection asks for one of its user's places.
+    Seat {
+        conn: ConnId,
+        serial: u32,
+        room: Box<str>,
+    },
     /// It is no longer. The view may be gone by then, so the room has its name.
     Leave { conn: ConnId, room: Box<str> },
     /// Services decide or are told.
@@ -180,6 +186,7 @@ impl Core {
                 Some(Notice::Leave { conn, room }) => {
                     self.ask(&room, &Request::Leave { room: &room, conn });
                 }
+                Some(Notice::Seat { conn, serial, room }) => self.ask_for_seat(conn, serial, &room),
                 Some(Notice::Event(event)) => self.send_owned_event(&event),
                 Some(Notice::Publish(publish)) => self.send_owned_publish(&publish),
             }
@@ -262,6 +269,26 @@ impl Core {
             },
         );
         self.flat = flat;
+    }
+
+    fn ask_for_seat(&mut self, conn: ConnId, serial: u32, room: &str) {
+        if self.is_open(conn) {
+            let seat = Request::Seat {
+                room,
+                conn,
+                most: self.settings.clients.user_connections_max,
+                reply: ReplyTo::Event { conn, serial },
+            };
+            if let Some(extra) = self
+                .conns
+                .get_mut(conn.slot)
+                .and_then(|conn| conn.extra.as_mut())
+            {
+                // From here on the place has to be given back, whether it was taken or not.
+                extra.seated = true;
+            }
+            self.ask(room, &seat);
+        }
     }
 
     fn send_owned_event(&mut self, event: &OwnedEvent) {

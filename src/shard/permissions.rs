@@ -10,7 +10,8 @@ use crate::wire::payload::{json_payload_is_object, json_payload_is_valid};
 impl Core {
     /// The namespace of a channel that a client names.
     pub(super) fn namespace_of(&self, channel: &str) -> Result<NamespaceIndex, ErrorCode> {
-        if channel.len() > ROOM_NAME_MAX {
+        // Names that begin with a zero byte are the shards' own.
+        if channel.len() > ROOM_NAME_MAX || channel.starts_with('\0') {
             return Err(ErrorCode::BadRequest);
         }
         let found = self.settings.namespaces.find(channel);

@@ -28,6 +28,8 @@ pub struct ClientPolicy {
     pub insecure: bool,
     /// Subscriptions of a connection.
     pub channels_max: usize,
+    /// Connections of one user; 0 for as many as there are.
+    pub user_connections_max: u32,
     /// Subscribe each user to `#user`.
     pub personal_channel: bool,
     /// A service decides on connections without a token.
@@ -52,6 +54,7 @@ impl Default for ClientPolicy {
             anonymous: false,
             insecure: false,
             channels_max: limits::SUBSCRIPTIONS_PER_CONN_MAX,
+            user_connections_max: 0,
             personal_channel: false,
             connect_hook: false,
             refresh_hook: false,

@@ -34,6 +34,17 @@ impl ArchivedRequest {
                 room,
                 conn: conn_id(conn),
             },
+            Self::Seat {
+                room,
+                conn,
+                most,
+                reply,
+            } => Request::Seat {
+                room,
+                conn: conn_id(conn),
+                most: most.to_native(),
+                reply: reply.get(),
+            },
             Self::History { room, read, reply } => Request::History {
                 room,
                 read: read.get(),

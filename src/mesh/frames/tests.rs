@@ -75,6 +75,12 @@ fn a_request_is_read_as_it_was_sent() {
         info: b"info",
     });
     check(Request::Leave { room: "a", conn });
+    check(Request::Seat {
+        room: "a",
+        conn,
+        most: 7,
+        reply,
+    });
     check(Request::Presence { room: "a", reply });
     check(Request::PresenceStats { room: "", reply });
     check(Request::ForgetHistory { room: "a", reply });
