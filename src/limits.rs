@@ -116,6 +116,27 @@ pub const UPSTREAM_LINGER_MS: u64 = 1_000;
 pub const ADMIN_CONNS_MAX: usize = 64;
 /// Milliseconds for one admin request and its answer.
 pub const ADMIN_DEADLINE_MS: u64 = 10_000;
+/// Milliseconds from a request of the server API to its answer, when a shard gives none.
+pub const API_DEADLINE_MS: u64 = 5_000;
+/// Bytes of the body of a request of the server API.
+pub const API_BODY_MAX: usize = 4 * 1024 * 1024;
+/// Payload bytes of a publication through the server API: with its tags it fits the largest answer to
+/// a question for history.
+pub const API_PAYLOAD_MAX: usize = UPSTREAM_FRAME_MAX - LANE_FRAME_OVERHEAD;
+/// Questions of the server API that may wait for shards at one time.
+pub const API_TASKS_MAX: usize = 64 * 1024;
+/// Fields of one JSON object of the server API, and tags of one publication.
+pub const API_FIELDS_MAX: usize = 128;
+/// Channels of one `broadcast`.
+pub const API_CHANNELS_MAX: usize = BROADCAST_ROOMS_MAX;
+/// Commands of one `batch`.
+pub const API_COMMANDS_MAX: usize = 1_024;
+/// Client ids that one `disconnect` may spare.
+pub const API_SPARED_MAX: usize = 64;
+/// Bytes of the answer to a `batch`; commands beyond it are not carried out.
+pub const API_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of an API key, so that a request's head holds it.
+pub const API_KEY_MAX: usize = 4 * 1024;
 /// Milliseconds of the service thread's heartbeat: how late it sees the shutdown flag at most.
 pub const SERVICE_TICK_MS: u64 = 100;
 /// Milliseconds that a drain may take.
@@ -270,6 +291,10 @@ const _: () = assert!(
 const _: () = assert!(
     CONTROL_BYTES_MAX >= 3 * READ_BYTES_MAX,
     "the largest recovery fits a reply in either encoding"
+);
+const _: () = assert!(
+    API_DEADLINE_MS < ADMIN_DEADLINE_MS,
+    "a request whose shard is silent is answered before its connection ends"
 );
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(

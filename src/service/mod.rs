@@ -28,7 +28,9 @@ mod mailbox;
 mod metrics;
 mod node;
 mod opening;
+mod orders;
 mod readable;
+mod tasks;
 mod tick;
 mod upstream;
 
