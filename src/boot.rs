@@ -10,7 +10,7 @@ use crate::driver::probe::SetupError;
 use crate::driver::uring::{Uring, UringSetup};
 use crate::limits;
 use crate::mesh::{self, Port};
-use crate::service::{self, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
+use crate::service::{self, ChannelFeatures, ChannelLookup, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
 use crate::shard::Shard;
 use crate::access::{Namespaces, TokenSettings, TokenSetupError, TokenVerifier};
 use crate::shard::settings::{ClientPolicy, Settings};
@@ -190,6 +190,10 @@ impl Broker {
             bells: bells.into_inner(),
             shutdown,
             demo_room: config.demo.then(|| demo::FIGURES_ROOM.into()),
+            api_keys: config.api.keys,
+            api_insecure: config.api.insecure,
+            channels: channel_lookup(&shared.namespaces),
+            seed,
         });
         let drained = drained.map_err(BootError::Service)?;
         if drained == Drained::Completely {
@@ -220,6 +224,18 @@ fn shared_settings(config: &Config) -> Result<SharedSettings, BootError> {
         tokens: verifier("token", &config.token)?,
         subscription_tokens: verifier("subscription_token", &config.subscription_token)?,
         unix_at_zero_ms: unix_at_zero_ms(),
+    })
+}
+
+/// What the server API may ask of a channel.
+fn channel_lookup(namespaces: &Arc<Namespaces>) -> ChannelLookup {
+    let namespaces = Arc::clone(namespaces);
+    Arc::new(move |channel| {
+        let options = namespaces.options(namespaces.find(channel)?);
+        Some(ChannelFeatures {
+            history: options.has_history(),
+            presence: options.presence,
+        })
     })
 }
 

@@ -113,9 +113,16 @@ pub const UPSTREAM_QUIET_MS: u64 = 5;
 pub const UPSTREAM_LINGER_MS: u64 = 1_000;
 
 /// Connections to one admin listener at one time.
-pub const ADMIN_CONNS_MAX: usize = 64;
-/// Milliseconds for one admin request and its answer.
+pub const ADMIN_CONNS_MAX: usize = 128;
+/// Connections to it above which none is kept for another request, so that probes find a place.
+pub const ADMIN_CONNS_CROWDED: usize = ADMIN_CONNS_MAX / 2;
+/// Milliseconds for one admin request and its answer; for one of the server API, for each of head, body
+/// and answer.
 pub const ADMIN_DEADLINE_MS: u64 = 10_000;
+/// Milliseconds for which a connection that was answered may be silent before the next request.
+pub const ADMIN_IDLE_MS: u64 = 30_000;
+/// Bytes of the head of an admin request.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Milliseconds from a request of the server API to its answer, when a shard gives none.
 pub const API_DEADLINE_MS: u64 = 5_000;
 /// Bytes of the body of a request of the server API.
@@ -135,8 +142,6 @@ pub const API_COMMANDS_MAX: usize = 1_024;
 pub const API_SPARED_MAX: usize = 64;
 /// Bytes of the answer to a `batch`; commands beyond it are not carried out.
 pub const API_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes of an API key, so that a request's head holds it.
-pub const API_KEY_MAX: usize = 4 * 1024;
 /// Milliseconds of the service thread's heartbeat: how late it sees the shutdown flag at most.
 pub const SERVICE_TICK_MS: u64 = 100;
 /// Milliseconds that a drain may take.
@@ -291,6 +296,10 @@ const _: () = assert!(
 const _: () = assert!(
     CONTROL_BYTES_MAX >= 3 * READ_BYTES_MAX,
     "the largest recovery fits a reply in either encoding"
+);
+const _: () = assert!(
+    ADMIN_IDLE_MS >= 3 * ADMIN_DEADLINE_MS,
+    "a connection's deadline is only ever moved to a later time"
 );
 const _: () = assert!(
     API_DEADLINE_MS < ADMIN_DEADLINE_MS,
