@@ -15,7 +15,9 @@ use crate::limits;
 use crate::mesh::{self, Port};
 use crate::room::home::Home;
 use crate::room::state::{Header, Saved};
-use crate::service::{self, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits};
+use crate::service::{
+    self, ChannelFeatures, ChannelLookup, Drained, Key, ServiceError, ServiceSetup, UpstreamLimits,
+};
 use crate::shard::settings::{ClientPolicy, Settings};
 use crate::shard::{Left, Shard};
 use core_affinity::CoreId;
@@ -253,6 +255,10 @@ impl Broker {
             bells: bells.into_inner(),
             shutdown,
             demo_room: config.demo.then(|| demo::FIGURES_ROOM.into()),
+            api_keys: config.api.keys,
+            api_insecure: config.api.insecure,
+            channels: channel_lookup(&shared.namespaces),
+            seed,
         });
         let drained = drained.map_err(BootError::Service)?;
         if drained == Drained::Completely {
@@ -324,6 +330,18 @@ fn homes_of(saved: &Saved<'_>, node: NodeId, settings: &Settings) -> Vec<Home> {
 fn clock_ms(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);
     now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// What the server API may ask of a channel.
+fn channel_lookup(namespaces: &Arc<Namespaces>) -> ChannelLookup {
+    let namespaces = Arc::clone(namespaces);
+    Arc::new(move |channel| {
+        let options = namespaces.options(namespaces.find(channel)?);
+        Some(ChannelFeatures {
+            history: options.has_history(),
+            presence: options.presence,
+        })
+    })
 }
 
 /// Unix time in milliseconds when the monotonic clock, which the shards live by, was at 0.

@@ -115,9 +115,35 @@ pub const UPSTREAM_QUIET_MS: u64 = 5;
 pub const UPSTREAM_LINGER_MS: u64 = 1_000;
 
 /// Connections to one admin listener at one time.
-pub const ADMIN_CONNS_MAX: usize = 64;
-/// Milliseconds for one admin request and its answer.
+pub const ADMIN_CONNS_MAX: usize = 128;
+/// Connections to it above which none is kept for another request, so that probes find a place.
+pub const ADMIN_CONNS_CROWDED: usize = ADMIN_CONNS_MAX / 2;
+/// Milliseconds for one admin request and its answer; for one of the server API, for each of head, body
+/// and answer.
 pub const ADMIN_DEADLINE_MS: u64 = 10_000;
+/// Milliseconds for which a connection that was answered may be silent before the next request.
+pub const ADMIN_IDLE_MS: u64 = 30_000;
+/// Bytes of the head of an admin request.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Milliseconds from a request of the server API to its answer, when a shard gives none.
+pub const API_DEADLINE_MS: u64 = 5_000;
+/// Bytes of the body of a request of the server API.
+pub const API_BODY_MAX: usize = 4 * 1024 * 1024;
+/// Payload bytes of a publication through the server API: with its tags it fits the largest answer to
+/// a question for history.
+pub const API_PAYLOAD_MAX: usize = UPSTREAM_FRAME_MAX - LANE_FRAME_OVERHEAD;
+/// Questions of the server API that may wait for shards at one time.
+pub const API_TASKS_MAX: usize = 64 * 1024;
+/// Fields of one JSON object of the server API, and tags of one publication.
+pub const API_FIELDS_MAX: usize = 128;
+/// Channels of one `broadcast`.
+pub const API_CHANNELS_MAX: usize = BROADCAST_ROOMS_MAX;
+/// Commands of one `batch`.
+pub const API_COMMANDS_MAX: usize = 1_024;
+/// Client ids that one `disconnect` may spare.
+pub const API_SPARED_MAX: usize = 64;
+/// Bytes of the answer to a `batch`; commands beyond it are not carried out.
+pub const API_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Milliseconds of the service thread's heartbeat: how late it sees the shutdown flag at most.
 pub const SERVICE_TICK_MS: u64 = 100;
 /// Milliseconds that a drain may take.
@@ -286,6 +312,14 @@ const _: () = assert!(
 const _: () = assert!(
     MEMBERSHIP_PER_S <= 1_000_000 && MEMBERSHIP_BURST >= 1,
     "the pace is kept in whole microseconds"
+);
+const _: () = assert!(
+    ADMIN_IDLE_MS >= 3 * ADMIN_DEADLINE_MS,
+    "a connection's deadline is only ever moved to a later time"
+);
+const _: () = assert!(
+    API_DEADLINE_MS < ADMIN_DEADLINE_MS,
+    "a request whose shard is silent is answered before its connection ends"
 );
 const _: () = assert!(CHUNK_BYTES_MIN.is_power_of_two() && CHUNK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(

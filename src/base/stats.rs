@@ -61,6 +61,8 @@ counters! {
         gauge connections,
         /// Client connections that have completed `connect`.
         gauge sessions,
+        /// Users with such connections; anonymous ones are none.
+        gauge users,
         /// Rooms with subscribers on this shard.
         gauge rooms,
         /// Rooms whose home this shard is.
@@ -168,6 +170,12 @@ counters! {
         counter upstream_stalls_total,
         /// Admin connections that ended without a whole request and its answer.
         counter admin_errors_total,
+        /// Requests of the server API with a valid key.
+        counter api_requests_total,
+        /// Those answered with an error, and commands of a batch that were.
+        counter api_errors_total,
+        /// Requests of the server API without a valid key.
+        counter api_unauthorized_total,
     }
 }
 

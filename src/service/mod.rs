@@ -1,7 +1,7 @@
 //! The service thread: what is low in volume or wants async code, on one glommio executor.
 //!
 //! It takes publications from upstream services over TCP, checks and authenticates them and puts
-//! them into the lane of the room's home; it serves the admin listener; it leads the drain. It never
+//! them into the lane of the room's home; it serves the admin listener with the server API; it leads the drain. It never
 //! touches a client socket and holds no room. Everything is a task of one thread, so state is shared
 //! by `Rc` and `RefCell`, and no borrow is held across an await.
 //!
@@ -10,6 +10,7 @@
 //!                                 ▲                node
 //!                              mailbox ◄── acks ◄──┘ delivery lanes ◄─ shards (rings our bell)
 //!  admin TCP ───► admin ─► metrics ◄── statistics of the shards
+//!                   └───► api ─► tasks, orders ─► lanes
 //! ```
 //!
 //! Nothing polls: an idle service thread sleeps in the kernel until a socket, the doorbell or the
@@ -18,6 +19,7 @@
 mod accept;
 mod acks;
 mod admin;
+mod api;
 mod bell;
 mod credit;
 mod demo;
@@ -28,7 +30,9 @@ mod mailbox;
 mod metrics;
 mod node;
 mod opening;
+mod orders;
 mod readable;
+mod tasks;
 mod tick;
 mod upstream;
 
@@ -47,11 +51,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use api::ChannelFeatures;
 pub use drain::Drained;
+
+/// Says what a channel offers; `None` for a channel of an unknown namespace.
+pub type ChannelLookup = Arc<dyn Fn(&str) -> Option<ChannelFeatures> + Send + Sync>;
 
 /// Everything the service thread is given. Listeners are bound by the caller, so that a taken port is
 /// an error before any thread runs.
-#[derive(Debug)]
 pub struct ServiceSetup {
     /// Name of this node, in CHALLENGE, WELCOME and GOAWAY; at most
     /// [`limits::UPSTREAM_NAME_MAX`] bytes.
@@ -82,6 +89,24 @@ pub struct ServiceSetup {
     pub shutdown: Arc<AtomicBool>,
     /// Room that is sent the demo page's figures every second.
     pub demo_room: Option<String>,
+    /// Accepted keys of the server API. Without any and not insecure, nobody may use it.
+    pub api_keys: Vec<String>,
+    /// Everybody who reaches the admin listener may use it.
+    pub api_insecure: bool,
+    /// What channels offer.
+    pub channels: ChannelLookup,
+    /// The seed of the shards' public client ids.
+    pub seed: u64,
+}
+
+impl fmt::Debug for ServiceSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceSetup")
+            .field("node_name", &self.node_name)
+            .field("upstreams", &self.upstreams)
+            .field("admins", &self.admins)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A secret that upstream services share with the broker.
@@ -151,6 +176,7 @@ impl std::error::Error for ServiceError {}
 /// What the tasks of the service thread share.
 struct Shared {
     node: Node,
+    api: api::Api,
     node_name: String,
     keys: Vec<Key>,
     upstream_limits: UpstreamLimits,
@@ -192,6 +218,7 @@ pub fn run(setup: ServiceSetup) -> Result<Drained, ServiceError> {
 async fn serve(setup: ServiceSetup, heartbeat: tick::Heartbeat) -> Drained {
     let bell = Arc::clone(&setup.bells[usize::from(setup.port.id.0)]);
     let shared = Rc::new(Shared {
+        api: api::Api::new(&setup),
         node: Node::new(
             setup.port,
             setup.rooms,

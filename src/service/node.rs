@@ -7,15 +7,18 @@ use super::acks::Outcome;
 use super::bell;
 use super::intake::{Desk, count};
 use super::mailbox::Mailbox;
+use super::tasks::{self, Late, Tasks};
 use crate::base::slab::Slab;
 use crate::base::stats::ServiceStats;
 use crate::base::{NodeId, RoomHasher};
 use crate::limits;
 use crate::mesh::{Delivery, LaneFull, Port, ReplyTo, Request};
+use glommio::timer::sleep;
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// See the module.
 pub(super) struct Node {
@@ -25,6 +28,8 @@ pub(super) struct Node {
     stats: Arc<ServiceStats>,
     /// Upstream connections past their opening.
     mailboxes: RefCell<Slab<Rc<Mailbox>>>,
+    /// Tasks that wait for answers.
+    pub(super) tasks: Tasks,
     /// Shards that have said that their last connection is gone.
     drained: Cell<usize>,
 }
@@ -42,6 +47,7 @@ impl Node {
             bells,
             stats,
             mailboxes: RefCell::default(),
+            tasks: Tasks::default(),
             drained: Cell::new(0),
         }
     }
@@ -109,6 +115,54 @@ impl Node {
         sent
     }
 
+    /// Sends a request to the home of `room`, waiting while the lane is full.
+    ///
+    /// # Errors
+    /// [`Late`] when it is full until the deadline.
+    pub(super) async fn request_in_time(
+        &self,
+        room: &str,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<(), Late> {
+        self.request_shard_in_time(self.rooms.home(room), request, deadline)
+            .await
+    }
+
+    /// As [`Node::request_in_time`], to a shard itself.
+    pub(super) async fn request_shard_in_time(
+        &self,
+        shard: NodeId,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<(), Late> {
+        in_time(deadline, || {
+            let mut port = self.port.borrow_mut();
+            let sent = port.outlets.request(shard, request);
+            self.publish(&mut port);
+            sent
+        })
+        .await
+    }
+
+    /// Sends a delivery to `shard`, waiting while the lane is full.
+    ///
+    /// # Errors
+    /// [`Late`] when it is full until the deadline.
+    pub(super) async fn deliver_in_time(
+        &self,
+        shard: NodeId,
+        delivery: &Delivery<'_>,
+        deadline: Instant,
+    ) -> Result<(), Late> {
+        in_time(deadline, || self.deliver(shard, delivery)).await
+    }
+
+    /// Whether there is a shard of this number.
+    pub(super) fn is_shard(&self, shard: NodeId) -> bool {
+        self.shards().any(|other| other == shard)
+    }
+
     /// The shards.
     pub(super) fn shards(&self) -> impl Iterator<Item = NodeId> + use<> {
         self.port.borrow().inlets.peers()
@@ -156,6 +210,9 @@ impl Node {
     }
 
     fn take_delivery(&self, delivery: Delivery<'_>, mailboxes: &Slab<Rc<Mailbox>>) {
+        if let Some((ticket, outcome)) = tasks::Outcome::of(&delivery) {
+            return self.tasks.settle(ticket, outcome);
+        }
         let (reply, outcome) = match delivery {
             Delivery::Published {
                 reply,
@@ -195,4 +252,20 @@ impl Node {
         port.outlets
             .publish(|node| bell::ring(&*self.bells[usize::from(node.0)]));
     }
+}
+
+/// Tries until there is room, with pauses that grow: a lane is full for a turn of its shard, or for long.
+async fn in_time(
+    deadline: Instant,
+    mut send: impl FnMut() -> Result<(), LaneFull>,
+) -> Result<(), Late> {
+    let mut pause_us = limits::UPSTREAM_PAUSE_US_MIN;
+    while send().is_err() {
+        if Instant::now() >= deadline {
+            return Err(Late);
+        }
+        sleep(Duration::from_micros(pause_us)).await;
+        pause_us = (2 * pause_us).min(limits::UPSTREAM_PAUSE_US_MAX);
+    }
+    Ok(())
 }

@@ -393,6 +393,7 @@ impl Core {
         let shard = &self.stats.shard;
         shard.connections.set(self.conns.len() as u64);
         shard.sessions.set(self.sessions as u64);
+        shard.users.set(self.users.len() as u64);
         shard.rooms.set(self.views.len() as u64);
         shard.homes.set(self.homes.len() as u64);
         shard.subscriptions.set(self.subscriptions as u64);

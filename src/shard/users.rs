@@ -48,6 +48,11 @@ impl Users {
     pub(super) fn slots(&self, user: &str) -> &[u32] {
         self.slots.get(user).map_or(&[], Vec::as_slice)
     }
+
+    /// Users with connections.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! A service thread between a raw upstream client and threads that play the shards.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod played;
+
 use ringcast::base::stats::{ServiceStats, Stats};
 use ringcast::base::{Epoch, NodeId, Offset, RoomHasher};
 use ringcast::mesh::{Delivery, Outlets, Port, Publish, Request, mesh};
-use ringcast::service::{self, Drained, Key, ServiceSetup, UpstreamLimits};
+use ringcast::service::{self, ChannelFeatures, Drained, Key, ServiceSetup, UpstreamLimits};
 use ringcast::wire::upstream::{Frame, HelloAuth, decode, hello_mac};
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -25,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) demo_room: Option<String>,
     /// The shards keep nothing but a count of what they take.
     pub(crate) count_only: bool,
+    pub(crate) api_keys: Vec<String>,
+    pub(crate) api_insecure: bool,
 }
 
 impl Default for Options {
@@ -37,6 +41,8 @@ impl Default for Options {
             drain_ms: 5_000,
             demo_room: None,
             count_only: false,
+            api_keys: Vec::new(),
+            api_insecure: false,
         }
     }
 }
@@ -55,6 +61,8 @@ pub(crate) struct Taken {
 pub(crate) struct Knobs {
     pub(crate) taken: Mutex<Vec<Taken>>,
     pub(crate) taken_count: AtomicU64,
+    /// Requests and orders as they came, in words; without who asked.
+    pub(crate) frames: Mutex<Vec<String>>,
     /// Shards take nothing while set.
     pub(crate) hold: AtomicBool,
     /// Microseconds of pause after every batch of 64 frames.
@@ -62,6 +70,27 @@ pub(crate) struct Knobs {
     /// Shards do not say that they have drained.
     pub(crate) never_drained: AtomicBool,
     stop: AtomicBool,
+}
+
+impl Knobs {
+    fn note(&self, request: &Request<'_>) {
+        self.frames.lock().unwrap().push(format!("{request:?}"));
+    }
+}
+
+/// Seed of public client ids.
+pub(crate) const SEED: u64 = 99;
+
+/// Channels of the namespace `bare` offer nothing, `none` is no namespace, all others offer all.
+fn features(channel: &str) -> Option<ChannelFeatures> {
+    match channel.split_once(':') {
+        Some(("none", _)) => None,
+        Some(("bare", _)) => Some(ChannelFeatures::default()),
+        _ => Some(ChannelFeatures {
+            history: true,
+            presence: true,
+        }),
+    }
 }
 
 /// A running service.
@@ -108,6 +137,10 @@ impl Harness {
             bells: bells.clone(),
             shutdown: Arc::clone(&shutdown),
             demo_room: options.demo_room,
+            api_keys: options.api_keys,
+            api_insecure: options.api_insecure,
+            channels: Arc::new(features),
+            seed: SEED,
         };
         let shards = ports
             .into_iter()
@@ -205,8 +238,10 @@ impl Shard {
                     break;
                 };
                 is_idle = false;
-                let Request::Publish(publish) = frame.get() else {
-                    panic!("the service thread only publishes");
+                let request = frame.get();
+                let Request::Publish(publish) = request else {
+                    played::answer(&request, knobs, outlets, *service);
+                    continue;
                 };
                 if *count_only {
                     knobs.taken_count.fetch_add(1, SeqCst);
@@ -228,7 +263,13 @@ impl Shard {
 
     fn take_orders(&mut self) {
         while let Some(frame) = self.port.inlets.next_delivery(self.service) {
-            assert_eq!(frame.get(), Delivery::Drain);
+            let delivery = frame.get();
+            if let Delivery::Order(order) = delivery {
+                let words = format!("{}: {order:?}", self.port.id.0);
+                self.knobs.frames.lock().unwrap().push(words);
+                continue;
+            }
+            assert_eq!(delivery, Delivery::Drain);
             self.is_draining = true;
         }
         if self.is_draining && !self.knobs.never_drained.load(SeqCst) {
@@ -256,6 +297,13 @@ fn take(
         skip_history: publish.skip_history,
     });
     let reply = publish.reply;
+    knobs.note(&Request::Publish(Publish {
+        reply: ringcast::mesh::ReplyTo::Nobody,
+        ..*publish
+    }));
+    if room.starts_with("silent") {
+        return;
+    }
     if room.starts_with("full") {
         outlets
             .deliver(service, &Delivery::Refused { reply })
