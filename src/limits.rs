@@ -41,6 +41,12 @@ pub const ROOM_NAME_MAX: usize = 255;
 pub const USER_NAME_MAX: usize = 255;
 /// Bytes of a token.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Keys that tokens of one kind are verified with.
+pub const TOKEN_KEYS_MAX: usize = 32;
+/// Bits of an RSA key at least: shorter ones are not safe any more.
+pub const RSA_BITS_MIN: usize = 2_048;
+/// Bits of an RSA key at most: the time of a check grows with their square.
+pub const RSA_BITS_MAX: usize = 4_096;
 /// Bytes of what a token or a service says of a connection, and of one subscription of it.
 pub const INFO_BYTES_MAX: usize = 2 * 1024;
 /// Bytes of a client's info in its flat form.

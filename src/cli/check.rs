@@ -9,15 +9,10 @@ pub(super) fn run(flags: ServeFlags) -> ExitCode {
     let name = flags.config.as_ref().map(|path| path.display().to_string());
     match Config::from_flags(flags, &super::cores_here()) {
         Ok(config) => {
-            let keys = [
-                ("token", &config.token),
-                ("subscription_token", &config.subscription_token),
-            ];
-            for (section, settings) in keys {
-                if let Err(error) = TokenVerifier::new(settings) {
-                    eprintln!("[{section}]: {error}");
-                    return ExitCode::from(super::EXIT_USAGE);
-                }
+            let errors = key_errors(&config);
+            if !errors.is_empty() {
+                errors.iter().for_each(|error| eprintln!("{error}"));
+                return ExitCode::from(super::EXIT_USAGE);
             }
             let name = name.unwrap_or_else(|| "configuration".into());
             println!("{name}: fine\n{}", summary(&config));
@@ -28,6 +23,19 @@ pub(super) fn run(flags: ServeFlags) -> ExitCode {
             ExitCode::from(super::EXIT_USAGE)
         }
     }
+}
+
+/// Keys of tokens that cannot be used. The sections are the same unless the second has its own keys.
+fn key_errors(config: &Config) -> Vec<String> {
+    let mut sections = vec![("token", &config.token)];
+    if config.subscription_token != config.token {
+        sections.push(("subscription_token", &config.subscription_token));
+    }
+    let errors = sections.into_iter().filter_map(|(section, settings)| {
+        let error = TokenVerifier::new(settings).err()?;
+        Some(format!("[{section}]: {error}"))
+    });
+    errors.collect()
 }
 
 /// What the configuration amounts to, with everything that is open to strangers.

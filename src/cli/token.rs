@@ -1,7 +1,11 @@
 //! `ringcast token`: makes tokens for tests and says what a token is worth.
+//!
+//! Both go through the verifier that the broker uses: a token that is made is one that it takes.
 
 use super::{EXIT_USAGE, fail};
-use crate::access::{TokenError, TokenSettings, TokenVerifier};
+use crate::access::{TokenSettings, TokenVerifier};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value, json};
@@ -57,11 +61,11 @@ pub(super) struct CheckFlags {
     /// File that holds a shared secret
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// File that holds a public key in PEM
-    #[arg(long, value_name = "FILE")]
+    /// File that holds a public key in PEM: RSA, EC or Ed25519
+    #[arg(long, alias = "public-key", value_name = "FILE")]
     public_key_file: Option<PathBuf>,
     /// File that holds a JSON Web Key Set
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, alias = "jwks", value_name = "FILE")]
     jwks_file: Option<PathBuf>,
     /// It is a subscription token
     #[arg(long)]
@@ -76,14 +80,17 @@ pub(super) struct CheckFlags {
 
 pub(super) fn run(command: TokenCommand) -> ExitCode {
     let result = match command {
-        TokenCommand::Make(flags) => make(&flags),
-        TokenCommand::Check(flags) => check(&flags),
+        TokenCommand::Make(flags) => make(&flags, now_s()).map(|token| {
+            println!("{token}");
+            ExitCode::SUCCESS
+        }),
+        TokenCommand::Check(flags) => check(&flags, now_s()),
     };
     result.unwrap_or_else(fail)
 }
 
-fn make(flags: &MakeFlags) -> Result<ExitCode, String> {
-    let secret = read(&flags.secret_file, "--secret-file")?;
+fn make(flags: &MakeFlags, now_s: u64) -> Result<String, String> {
+    let secret = secret(&flags.secret_file)?;
     let mut claims = Map::new();
     claims.insert("sub".into(), json!(flags.user));
     if let Some(channel) = &flags.channel {
@@ -93,10 +100,11 @@ fn make(flags: &MakeFlags) -> Result<ExitCode, String> {
         claims.insert("channels".into(), json!(flags.channels));
     }
     if let Some(time) = &flags.expires_in {
-        let seconds = seconds(time).ok_or_else(|| {
+        let expire_at_s = seconds(time).and_then(|seconds| now_s.checked_add(seconds));
+        let expire_at_s = expire_at_s.ok_or_else(|| {
             format!("--expires-in {time}: a time such as 90s, 15m, 1h or 30d expected")
         })?;
-        claims.insert("exp".into(), json!(now_s() + seconds));
+        claims.insert("exp".into(), json!(expire_at_s));
     }
     if let Some(info) = &flags.info {
         let info: Value = serde_json::from_str(info)
@@ -108,96 +116,154 @@ fn make(flags: &MakeFlags) -> Result<ExitCode, String> {
             claims.insert(name.into(), json!(value));
         }
     }
-    let key = EncodingKey::from_secret(secret.trim().as_bytes());
+    let settings = TokenSettings {
+        hmac_secrets: vec![secret.clone()],
+        ..TokenSettings::default()
+    };
+    let verifier = TokenVerifier::new(&settings).map_err(|error| {
+        format!(
+            "--secret-file {}: {}",
+            flags.secret_file.display(),
+            error.why
+        )
+    })?;
+    let key = EncodingKey::from_secret(secret.as_bytes());
     let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
         .map_err(|error| error.to_string())?;
-    println!("{token}");
-    Ok(ExitCode::SUCCESS)
+    // A token of no use is an error here rather than at the broker. One for 0s is expired on purpose.
+    let before_s = now_s.saturating_sub(1);
+    let verdict = match flags.channel {
+        Some(_) => verifier.verify_subscription(&token, before_s).map(drop),
+        None => verifier.verify_connection(&token, before_s).map(drop),
+    };
+    verdict.map_err(|error| format!("the token would be {error}"))?;
+    Ok(token)
 }
 
-fn check(flags: &CheckFlags) -> Result<ExitCode, String> {
+fn check(flags: &CheckFlags, now_s: u64) -> Result<ExitCode, String> {
+    let verifier = verifier(flags)?;
+    let verdict = match flags.subscription {
+        true => verifier
+            .verify_subscription(&flags.token, now_s)
+            .map(|claims| claims.expire_at_s),
+        false => verifier
+            .verify_connection(&flags.token, now_s)
+            .map(|claims| claims.expire_at_s),
+    };
+    let what = match flags.subscription {
+        true => "subscription",
+        false => "connection",
+    };
+    let code = match verdict {
+        Ok(expire_at_s) => {
+            println!(
+                "verdict  valid; the {what} expires {}",
+                expiry(expire_at_s, now_s)
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("verdict  {error}");
+            ExitCode::from(EXIT_REFUSED)
+        }
+    };
+    // Of a refused token too: what it says often shows why.
+    let [header, claims] = parts(&flags.token);
+    println!("header   {header}\nclaims   {claims}");
+    Ok(code)
+}
+
+/// The verifier of the given keys; a public key is of the kind that it can be read as.
+fn verifier(flags: &CheckFlags) -> Result<TokenVerifier, String> {
     let mut settings = TokenSettings {
         audience: flags.audience.clone(),
         issuer: flags.issuer.clone(),
         ..TokenSettings::default()
     };
     if let Some(path) = &flags.secret_file {
-        settings.hmac_secrets = vec![read(path, "--secret-file")?.trim().to_owned()];
+        settings.hmac_secrets = vec![secret(path)?];
     }
     if let Some(path) = &flags.jwks_file {
         settings.jwks = Some(read(path, "--jwks-file")?);
     }
-    let verifier = match &flags.public_key_file {
-        None => TokenVerifier::new(&settings).map_err(|error| error.to_string())?,
-        Some(path) => with_public_key(&settings, &read(path, "--public-key-file")?)?,
-    };
-    if verifier.is_empty() {
-        return Err("a key expected: --secret-file, --public-key-file or --jwks-file".into());
+    if let Some(path) = &flags.public_key_file {
+        let pem = read(path, "--public-key-file")?;
+        let keys = public_key(&pem)
+            .map_err(|why| format!("--public-key-file {}: {why}", path.display()))?;
+        settings = TokenSettings {
+            hmac_secrets: settings.hmac_secrets,
+            jwks: settings.jwks,
+            audience: settings.audience,
+            issuer: settings.issuer,
+            ..keys
+        };
     }
-    if flags.subscription {
-        Ok(report(
-            verifier.verify_subscription(&flags.token, now_s()),
-            |claims| {
-                println!("user     {:?}", claims.user);
-                println!("channel  {:?}", claims.channel);
-                println!("expires  {}", expiry(claims.expire_at_s));
-                println!(
-                    "info     {}",
-                    String::from_utf8_lossy(&claims.options.info.bytes)
-                );
-            },
-        ))
-    } else {
-        Ok(report(
-            verifier.verify_connection(&flags.token, now_s()),
-            |claims| {
-                let subs = claims.subs.iter().map(|(channel, _)| channel);
-                let channels: Vec<&String> = claims.channels.iter().chain(subs).collect();
-                println!("user     {:?}", claims.user);
-                println!("expires  {}", expiry(claims.expire_at_s));
-                println!("channels {channels:?}");
-                println!("info     {}", String::from_utf8_lossy(&claims.info.bytes));
-            },
-        ))
+    let verifier = TokenVerifier::new(&settings).map_err(|error| error.to_string())?;
+    match verifier.is_empty() {
+        true => Err("a key expected: --secret-file, --public-key-file or --jwks-file".into()),
+        false => Ok(verifier),
     }
 }
 
-/// A key whose kind its text does not say: the one that it can be read as.
-fn with_public_key(settings: &TokenSettings, pem: &str) -> Result<TokenVerifier, String> {
-    let kinds: [fn(&mut TokenSettings) -> &mut Vec<String>; 3] = [
-        |settings| &mut settings.rsa_public_keys,
-        |settings| &mut settings.ecdsa_public_keys,
-        |settings| &mut settings.eddsa_public_keys,
+/// Settings with this one public key.
+fn public_key(pem: &str) -> Result<TokenSettings, String> {
+    let list = || vec![pem.to_owned()];
+    let kinds = [
+        TokenSettings {
+            rsa_public_keys: list(),
+            ..TokenSettings::default()
+        },
+        TokenSettings {
+            ecdsa_public_keys: list(),
+            ..TokenSettings::default()
+        },
+        TokenSettings {
+            eddsa_public_keys: list(),
+            ..TokenSettings::default()
+        },
     ];
-    let readable = kinds.into_iter().find_map(|kind| {
-        let mut settings = settings.clone();
-        kind(&mut settings).push(pem.to_owned());
-        TokenVerifier::new(&settings).ok()
-    });
-    readable
-        .ok_or_else(|| "--public-key-file: an RSA, EC or Ed25519 public key in PEM expected".into())
+    let mut reasons = Vec::new();
+    for settings in kinds {
+        match TokenVerifier::new(&settings) {
+            Ok(_) => return Ok(settings),
+            Err(error) => reasons.push(error.why),
+        }
+    }
+    reasons.dedup();
+    Err(reasons.join("; "))
 }
 
-fn report<T>(result: Result<T, TokenError>, print: impl FnOnce(&T)) -> ExitCode {
-    match result {
-        Ok(claims) => {
-            println!("valid");
-            print(&claims);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            println!("{error}");
-            ExitCode::from(EXIT_REFUSED)
-        }
+/// Header and claims of a token as JSON on one line, not checked in any way.
+fn parts(token: &str) -> [String; 2] {
+    let mut parts = token.split('.').map(|part| {
+        let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
+        serde_json::from_slice::<Value>(&bytes).ok()
+    });
+    [(); 2].map(|()| match parts.next().flatten() {
+        Some(value) => value.to_string().chars().flat_map(shown).collect(),
+        None => "unreadable".into(),
+    })
+}
+
+/// A character as a terminal can be given it.
+fn shown(character: char) -> Vec<char> {
+    match character.is_control() {
+        true => character.escape_unicode().collect(),
+        false => vec![character],
     }
 }
 
-fn expiry(at_s: u64) -> String {
+fn expiry(at_s: u64, now_s: u64) -> String {
     match at_s {
         0 => "never".into(),
-        at_s if at_s <= now_s() => format!("{} s ago", now_s() - at_s),
-        at_s => format!("in {} s", at_s - now_s()),
+        at_s if at_s <= now_s => format!("{} s ago", now_s - at_s),
+        at_s => format!("in {} s", at_s - now_s),
     }
+}
+
+/// A secret, without the newline that editors put at its end.
+fn secret(path: &Path) -> Result<String, String> {
+    Ok(read(path, "--secret-file")?.trim().to_owned())
 }
 
 fn read(path: &Path, flag: &str) -> Result<String, String> {
@@ -239,5 +305,153 @@ mod tests {
         for wrong in ["", "9", "h", "-1s", "1w", "1ü"] {
             assert_eq!(seconds(wrong), None, "{wrong}");
         }
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    fn make_flags(secret: &Path) -> MakeFlags {
+        MakeFlags {
+            secret_file: secret.into(),
+            user: "42".into(),
+            channel: None,
+            channels: Vec::new(),
+            expires_in: None,
+            info: None,
+            audience: None,
+            issuer: None,
+        }
+    }
+
+    fn check_flags(secret: &Path) -> CheckFlags {
+        CheckFlags {
+            token: String::new(),
+            secret_file: Some(secret.into()),
+            public_key_file: None,
+            jwks_file: None,
+            subscription: false,
+            audience: None,
+            issuer: None,
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_made_is_taken_and_says_what_was_asked_for() {
+        let secret = file("a secret\n");
+        let flags = MakeFlags {
+            expires_in: Some("1m".into()),
+            info: Some(r#"{"name":"Ann"}"#.into()),
+            channels: vec!["a".into(), "b".into()],
+            audience: Some("chat".into()),
+            ..make_flags(secret.path())
+        };
+        let token = make(&flags, 1_000).unwrap();
+        let flags = CheckFlags {
+            audience: Some("chat".into()),
+            ..check_flags(secret.path())
+        };
+        let claims = verifier(&flags)
+            .unwrap()
+            .verify_connection(&token, 1_059)
+            .unwrap();
+        assert_eq!(claims.user, "42");
+        assert_eq!(claims.expire_at_s, 1_060);
+        assert_eq!(claims.info.bytes, br#"{"name":"Ann"}"#);
+        assert_eq!(claims.channels, ["a", "b"]);
+        assert!(parts(&token)[1].contains(r#""sub":"42""#));
+        let flags = MakeFlags {
+            channel: Some("$a".into()),
+            ..make_flags(secret.path())
+        };
+        let token = make(&flags, 1_000).unwrap();
+        let verifier = verifier(&check_flags(secret.path())).unwrap();
+        assert_eq!(
+            verifier.verify_subscription(&token, 0).unwrap().channel,
+            "$a"
+        );
+    }
+
+    #[test]
+    fn a_token_that_would_be_refused_is_not_made() {
+        let secret = file("a secret");
+        let flags = || make_flags(secret.path());
+        let long = "x".repeat(256);
+        for flags in [
+            MakeFlags {
+                user: long.clone(),
+                ..flags()
+            },
+            MakeFlags {
+                channel: Some(String::new()),
+                ..flags()
+            },
+            MakeFlags {
+                channels: vec![long],
+                ..flags()
+            },
+            MakeFlags {
+                info: Some("{".into()),
+                ..flags()
+            },
+            MakeFlags {
+                expires_in: Some(format!("{}s", u64::MAX)),
+                ..flags()
+            },
+            MakeFlags {
+                secret_file: file("\n").path().into(),
+                ..flags()
+            },
+        ] {
+            assert!(make(&flags, 1_000).is_err(), "{flags:?}");
+        }
+        assert!(
+            make(
+                &MakeFlags {
+                    expires_in: Some("0s".into()),
+                    ..flags()
+                },
+                1_000
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_public_key_is_read_as_what_it_is_and_refused_with_its_reason() {
+        let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys");
+        let flags = |name: &str| CheckFlags {
+            secret_file: None,
+            public_key_file: Some(keys.join(name)),
+            ..check_flags(&keys)
+        };
+        for name in [
+            "rsa.pub.pem",
+            "p256.pub.pem",
+            "p384.pub.pem",
+            "ed25519.pub.pem",
+        ] {
+            assert!(verifier(&flags(name)).is_ok(), "{name}");
+        }
+        let error = verifier(&flags("rsa.pem")).unwrap_err();
+        assert!(
+            error.ends_with("a public key expected, not a private key"),
+            "{error}"
+        );
+        let none = CheckFlags {
+            secret_file: None,
+            ..check_flags(&keys)
+        };
+        assert!(verifier(&none).is_err());
+    }
+
+    #[test]
+    fn what_a_token_says_cannot_write_to_the_terminal() {
+        let claims = URL_SAFE_NO_PAD.encode("{\"sub\":\"\u{9b}2J\u{7f}\"}");
+        let [header, claims] = parts(&format!("%.{claims}.x"));
+        assert_eq!(header, "unreadable");
+        assert_eq!(claims, r#"{"sub":"\u{9b}2J\u{7f}"}"#);
     }
 }

@@ -5,9 +5,11 @@ use crate::base::Content;
 use crate::limits::{INFO_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, USER_NAME_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::fmt;
 
 /// Bytes that a token brings, and what they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +76,8 @@ pub struct SubscriptionClaims {
     pub options: SubscriptionOptions,
 }
 
-/// The claims as they were signed.
+/// The claims as they were signed. Who it is and when has its type if it is there: `null` is
+/// none. Other claims that are `null` are absent: libraries write an empty list like that.
 #[derive(Debug, Deserialize)]
 pub(super) struct RawClaims {
     #[serde(default, deserialize_with = "present")]
@@ -85,16 +88,19 @@ pub(super) struct RawClaims {
     pub(super) nbf: Option<u64>,
     #[serde(rename = "iat", default, deserialize_with = "present")]
     _iat: Option<u64>,
+    /// Expiry of what the token is for, instead of `exp`; 0 for never.
+    #[serde(default, deserialize_with = "present")]
+    pub(super) expire_at: Option<u64>,
     aud: Option<Audience>,
     pub(super) iss: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    expire_at: Option<u64>,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
+    meta: Option<Box<RawValue>>,
     channels: Option<Vec<String>>,
-    subs: Option<BTreeMap<String, RawOptions>>,
+    #[serde(default, deserialize_with = "subs")]
+    subs: Vec<(String, RawOptions)>,
     channel: Option<String>,
     client: Option<String>,
     #[serde(rename = "override")]
@@ -120,15 +126,17 @@ struct RawOptions {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct RawOverrides {
-    presence: Option<Value>,
-    join_leave: Option<Value>,
-    force_push_join_leave: Option<Value>,
-    force_recovery: Option<Value>,
-    force_positioning: Option<Value>,
+    presence: Option<RawOverride>,
+    join_leave: Option<RawOverride>,
+    force_push_join_leave: Option<RawOverride>,
+    force_recovery: Option<RawOverride>,
+    force_positioning: Option<RawOverride>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
-struct Value {
+struct RawOverride {
+    /// Libraries that leave out defaults write `false` as `{}`.
+    #[serde(default)]
     value: bool,
 }
 
@@ -137,7 +145,46 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(raw: D) -> Result<Opt
     T::deserialize(raw).map(Some)
 }
 
+/// The subscriptions in the order in which they stand, the same channel twice included.
+fn subs<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<(String, RawOptions)>, D::Error> {
+    raw.deserialize_any(SubsVisitor)
+}
+
+struct SubsVisitor;
+
+impl<'de> Visitor<'de> for SubsVisitor {
+    type Value = Vec<(String, RawOptions)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("channels with their options")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut subs = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            if subs.len() == SUBSCRIPTIONS_PER_CONN_MAX {
+                return Err(A::Error::custom("too many"));
+            }
+            subs.push(entry);
+        }
+        Ok(subs)
+    }
+}
+
 impl RawClaims {
+    /// The claims in a token's payload.
+    pub(super) fn read(payload: &[u8]) -> Result<Self, TokenError> {
+        // What is passed on as it stands was never looked into; this refuses what is nested deeper than
+        // JSON_DEPTH_MAX and half surrogates.
+        serde_json::from_slice::<serde_json::Value>(payload)
+            .and_then(|_| serde_json::from_slice(payload))
+            .map_err(|_| TokenError::Invalid("claims that are no JSON or of the wrong type"))
+    }
+
     /// Whether `aud` is or contains `audience`.
     pub(super) fn is_for(&self, audience: &str) -> bool {
         match &self.aud {
@@ -152,13 +199,9 @@ impl RawClaims {
         within(user.len() <= USER_NAME_MAX, "the user's name is too long")?;
         Ok(user)
     }
-
-    /// The expiry of what the token is for: `exp` unless `expire_at` says otherwise.
-    fn expire_at_s(&self) -> u64 {
-        self.expire_at.or(self.exp).unwrap_or(0)
-    }
 }
 
+/// All but the expiry, which depends on the time.
 impl TryFrom<&RawClaims> for ConnectionClaims {
     type Error = TokenError;
 
@@ -167,41 +210,52 @@ impl TryFrom<&RawClaims> for ConnectionClaims {
             claims.channel.is_none(),
             "a connection token has no channel",
         )?;
-        let channels = claims.channels.clone().unwrap_or_default();
-        let subs = claims.subs.iter().flatten();
-        let subs: Result<Vec<_>, TokenError> = subs
+        let subs: Result<Vec<_>, TokenError> = (claims.subs.iter())
             .map(|(channel, raw)| Ok((channel.clone(), SubscriptionOptions::try_from(raw)?)))
             .collect();
         let subs = subs?;
+        let channels = claims.channels.as_deref().unwrap_or_default();
         let count = channels.len() + subs.len();
         within(count <= SUBSCRIPTIONS_PER_CONN_MAX, "too many channels")?;
-        let named = subs.iter().map(|(channel, _)| channel);
-        let fit = channels
-            .iter()
-            .chain(named)
-            .all(|channel| is_channel(channel));
-        within(fit, "a channel's name is empty or too long")?;
+        let mut names: HashSet<&str> = HashSet::new();
+        for (channel, _) in &subs {
+            within(is_channel(channel), "a channel's name is empty or too long")?;
+            within(names.insert(channel), "a channel is twice in subs")?;
+        }
+        let mut plain = Vec::new();
+        for channel in channels {
+            within(is_channel(channel), "a channel's name is empty or too long")?;
+            // One subscription is enough, and the one with options says more.
+            if names.insert(channel) {
+                plain.push(channel.clone());
+            }
+        }
+        let meta = claims.meta.as_deref().map_or(0, |meta| meta.get().len());
+        within(meta <= INFO_BYTES_MAX, "meta is too long")?;
         Ok(Self {
             user: claims.user()?,
-            expire_at_s: claims.expire_at_s(),
+            expire_at_s: 0,
             info: data(claims.info.as_deref(), claims.b64info.as_deref())?,
-            channels,
+            channels: plain,
             subs,
         })
     }
 }
 
+/// All but the expiry, which depends on the time.
 impl TryFrom<&RawClaims> for SubscriptionClaims {
     type Error = TokenError;
 
     fn try_from(claims: &RawClaims) -> Result<Self, TokenError> {
         let channel = claims.channel.clone().unwrap_or_default();
         within(is_channel(&channel), "a subscription token has a channel")?;
+        let client = claims.client.as_deref().unwrap_or_default();
+        within(client.len() <= USER_NAME_MAX, "the client id is too long")?;
         Ok(Self {
             user: claims.user()?,
             channel,
             client: claims.client.clone(),
-            expire_at_s: claims.expire_at_s(),
+            expire_at_s: 0,
             options: SubscriptionOptions {
                 info: data(claims.info.as_deref(), claims.b64info.as_deref())?,
                 data: data(claims.data.as_deref(), claims.b64data.as_deref())?,
@@ -230,17 +284,17 @@ fn is_channel(name: &str) -> bool {
 /// JSON as it stands, or the bytes of base64, which win.
 fn data(json: Option<&RawValue>, base64: Option<&str>) -> Result<OwnedData, TokenError> {
     let data = match (json, base64) {
-        (_, Some(text)) => OwnedData {
+        (_, Some(text)) if !text.is_empty() => OwnedData {
             content: Content::Bytes,
             bytes: STANDARD
                 .decode(text)
                 .map_err(|_| TokenError::Invalid("base64 expected"))?,
         },
-        (Some(json), None) => OwnedData {
+        (Some(json), _) => OwnedData {
             content: Content::Json,
             bytes: json.get().as_bytes().to_vec(),
         },
-        (None, None) => OwnedData::default(),
+        (None, _) => OwnedData::default(),
     };
     within(
         data.bytes.len() <= INFO_BYTES_MAX,
@@ -253,7 +307,7 @@ fn overrides(raw: Option<RawOverrides>) -> Overrides {
     let Some(raw) = raw else {
         return Overrides::default();
     };
-    let value = |value: Option<Value>| value.map(|value| value.value);
+    let value = |raw: Option<RawOverride>| raw.map(|raw| raw.value);
     Overrides {
         presence: value(raw.presence),
         join_leave: value(raw.join_leave),

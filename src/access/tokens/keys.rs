@@ -1,17 +1,19 @@
 //! The keys that tokens are verified with, each with the algorithms that it may be used for.
+//!
+//! A key is checked once, here: what it is made of, how strong it is and that its public point exists.
+//! The check of a signature can then rely on it, whatever a stranger sends.
 
-use super::claims::RawClaims;
-use super::{TokenSettings, TokenSetupError};
-use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse,
-};
-use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use super::{TokenSettings, TokenSetupError, jwks};
+use crate::limits::{RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_KEYS_MAX};
+use jsonwebtoken::crypto::{rust_crypto, verify};
+use jsonwebtoken::{Algorithm, DecodingKey, Header};
 
+/// What a shared secret is for. No public key has one of these.
 const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+/// What an RSA key is for.
 const RSA: &[Algorithm] = &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512];
-const ECDSA: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
-const EDDSA: &[Algorithm] = &[Algorithm::EdDSA];
+/// Bytes of an Ed25519 key.
+const EDDSA_BYTES: usize = 32;
 
 /// A key, what it is for, and its id if it came from a set.
 pub(super) struct Key {
@@ -20,157 +22,169 @@ pub(super) struct Key {
     id: Option<String>,
 }
 
-/// Why a key does not take a token.
-pub(super) enum Refused {
-    /// It has not signed it.
-    Signature,
-    /// It has, but what was signed cannot be read.
-    Claims,
-}
-
 impl Key {
-    /// Whether a token with this header may be of this key. A token without an id may be of any.
+    /// Whether a token with this header may be of this key. An id selects among keys that have one.
     pub(super) fn is_for(&self, header: &Header) -> bool {
-        let named = match (&header.kid, &self.id) {
+        let is_named = match (&header.kid, &self.id) {
             (Some(wanted), Some(id)) => wanted == id,
             (Some(_), None) | (None, _) => true,
         };
-        named && self.algorithms.contains(&header.alg)
+        is_named && self.algorithms.contains(&header.alg)
     }
 
-    /// The claims of a token that this key has signed; nothing is said of times, audience and issuer.
-    pub(super) fn verify(&self, token: &str) -> Result<RawClaims, Refused> {
-        let mut validation = Validation::new(self.algorithms[0]);
-        validation.algorithms.clone_from(&self.algorithms);
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        match jsonwebtoken::decode(token, &self.key, &validation) {
-            Ok(decoded) => Ok(decoded.claims),
-            Err(error) if is_of_content(&error) => Err(Refused::Claims),
-            Err(_) => Err(Refused::Signature),
+    /// Whether this key has signed `message`. `algorithm` is one that the key is for.
+    pub(super) fn has_signed(&self, message: &str, signature: &str, algorithm: Algorithm) -> bool {
+        debug_assert!(self.algorithms.contains(&algorithm), "see is_for");
+        verify(signature, message.as_bytes(), &self.key, algorithm).unwrap_or(false)
+    }
+
+    /// A key of a set: its id, and the one algorithm that it is limited to, if it names one.
+    pub(super) fn of_set(
+        mut self,
+        id: Option<String>,
+        only: Option<&str>,
+    ) -> Result<Self, &'static str> {
+        if let Some(only) = only {
+            self.algorithms
+                .retain(|algorithm| format!("{algorithm:?}") == only);
+        }
+        if self.algorithms.is_empty() {
+            return Err("alg is not one that tokens of this kind of key are verified with");
+        }
+        self.id = id;
+        Ok(self)
+    }
+
+    fn new(key: DecodingKey, algorithms: &[Algorithm]) -> Self {
+        Self {
+            key,
+            algorithms: algorithms.to_vec(),
+            id: None,
         }
     }
-}
-
-fn is_of_content(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Json(_) | ErrorKind::Utf8(_))
 }
 
 /// All keys of the settings.
 pub(super) fn all(settings: &TokenSettings) -> Result<Vec<Key>, TokenSetupError> {
-    let mut keys = Vec::new();
-    for (index, secret) in settings.hmac_secrets.iter().enumerate() {
-        if secret.is_empty() {
-            return Err(unusable(
-                format!("HMAC secret {}", index + 1),
-                "it is empty",
-            ));
-        }
-        keys.push(Key {
-            key: DecodingKey::from_secret(secret.as_bytes()),
-            algorithms: HMAC.to_vec(),
-            id: None,
-        });
-    }
-    let pems = [
-        ("RSA", &settings.rsa_public_keys, RSA),
-        ("ECDSA", &settings.ecdsa_public_keys, ECDSA),
-        ("EdDSA", &settings.eddsa_public_keys, EDDSA),
+    type Make = fn(&str) -> Result<Key, &'static str>;
+    let lists: [(&'static str, &[String], Make); 4] = [
+        ("HMAC secret", &settings.hmac_secrets, hmac),
+        ("RSA public key", &settings.rsa_public_keys, rsa_pem),
+        ("ECDSA public key", &settings.ecdsa_public_keys, ecdsa_pem),
+        ("EdDSA public key", &settings.eddsa_public_keys, eddsa_pem),
     ];
-    for (kind, texts, algorithms) in pems {
+    let mut keys = Vec::new();
+    for (what, texts, make) in lists {
         for (index, text) in texts.iter().enumerate() {
-            let key = of_pem(kind, text).map_err(|error| {
-                let which = format!("{kind} public key {}", index + 1);
-                unusable(which, format!("a public key in PEM expected ({error})"))
-            })?;
-            keys.push(Key {
-                key,
-                algorithms: algorithms.to_vec(),
-                id: None,
-            });
+            keys.push(make(text).map_err(|why| TokenSetupError {
+                key: format!("{what} {}", index + 1),
+                why: why.into(),
+            })?);
         }
     }
     if let Some(text) = &settings.jwks {
-        keys.extend(of_set(text)?);
+        keys.extend(jwks::keys(text)?);
     }
-    Ok(keys)
-}
-
-fn of_pem(kind: &str, text: &str) -> Result<DecodingKey, Error> {
-    match kind {
-        "RSA" => DecodingKey::from_rsa_pem(text.as_bytes()),
-        "ECDSA" => DecodingKey::from_ec_pem(text.as_bytes()),
-        _ => DecodingKey::from_ed_pem(text.as_bytes()),
-    }
-}
-
-/// The keys of a JSON Web Key Set that are for signatures.
-fn of_set(text: &str) -> Result<Vec<Key>, TokenSetupError> {
-    let set: JwkSet = serde_json::from_str(text).map_err(|error| {
-        unusable(
-            "JWKS".into(),
-            format!("a JSON Web Key Set expected ({error})"),
-        )
-    })?;
-    let mut keys = Vec::new();
-    for (index, jwk) in set.keys.iter().enumerate() {
-        let other = |usage: &PublicKeyUse| *usage != PublicKeyUse::Signature;
-        if jwk.common.public_key_use.as_ref().is_some_and(other) {
-            continue;
-        }
-        let which = || match &jwk.common.key_id {
-            Some(id) => format!("JWKS key {} ({id})", index + 1),
-            None => format!("JWKS key {}", index + 1),
-        };
-        let algorithms = algorithms(jwk).map_err(|why| unusable(which(), why))?;
-        let key =
-            DecodingKey::from_jwk(jwk).map_err(|error| unusable(which(), error.to_string()))?;
-        keys.push(Key {
-            key,
-            algorithms,
-            id: jwk.common.key_id.clone(),
+    if keys.len() > TOKEN_KEYS_MAX {
+        return Err(TokenSetupError {
+            key: "keys".into(),
+            why: format!("{} given, at most {TOKEN_KEYS_MAX} allowed", keys.len()),
         });
     }
     Ok(keys)
 }
 
-/// What a key may be used for: what its kind allows, and of that what it says itself.
-fn algorithms(jwk: &Jwk) -> Result<Vec<Algorithm>, &'static str> {
-    let allowed: &[Algorithm] = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => RSA,
-        AlgorithmParameters::EllipticCurve(key) => match key.curve {
-            EllipticCurve::P256 => &[Algorithm::ES256],
-            EllipticCurve::P384 => &[Algorithm::ES384],
-            _ => return Err("P-256 or P-384 expected"),
-        },
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => EDDSA,
-        AlgorithmParameters::OctetKeyPair(_) => return Err("Ed25519 expected"),
-        // A shared secret in a public set is a mistake.
-        _ => return Err("a public key expected: RSA, EC or OKP"),
-    };
-    let Some(stated) = &jwk.common.key_algorithm else {
-        return Ok(allowed.to_vec());
-    };
-    let stated = match stated {
-        KeyAlgorithm::RS256 => Algorithm::RS256,
-        KeyAlgorithm::RS384 => Algorithm::RS384,
-        KeyAlgorithm::RS512 => Algorithm::RS512,
-        KeyAlgorithm::ES256 => Algorithm::ES256,
-        KeyAlgorithm::ES384 => Algorithm::ES384,
-        KeyAlgorithm::EdDSA => Algorithm::EdDSA,
-        _ => return Err("an algorithm that is not served: RS, ES or EdDSA expected"),
-    };
-    if !allowed.contains(&stated) {
-        return Err("its algorithm is not one of its kind");
+fn hmac(secret: &str) -> Result<Key, &'static str> {
+    if secret.is_empty() {
+        return Err("it is empty");
     }
-    Ok(vec![stated])
+    if secret.contains("-----BEGIN") {
+        return Err("a secret expected, not a key in PEM form: what is public is no secret");
+    }
+    Ok(Key::new(DecodingKey::from_secret(secret.as_bytes()), HMAC))
 }
 
-fn unusable(key: String, why: impl Into<String>) -> TokenSetupError {
-    TokenSetupError {
-        key,
-        why: why.into(),
+fn rsa_pem(pem: &str) -> Result<Key, &'static str> {
+    const EXPECTED: &str = "an RSA public key in PEM form expected";
+    refuse_other_pem(pem)?;
+    let key = DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| EXPECTED)?;
+    let der = key.try_get_as_bytes().map_err(|_| EXPECTED)?;
+    let components = rust_crypto::DEFAULT_PROVIDER
+        .key_utils
+        .rsa_pub_components_from_public_key;
+    let (n, e) = components(der).map_err(|_| EXPECTED)?;
+    rsa(&n, &e)
+}
+
+fn ecdsa_pem(pem: &str) -> Result<Key, &'static str> {
+    const EXPECTED: &str = "an elliptic curve public key in PEM form expected";
+    refuse_other_pem(pem)?;
+    let key = DecodingKey::from_ec_pem(pem.as_bytes()).map_err(|_| EXPECTED)?;
+    ecdsa(key.try_get_as_bytes().map_err(|_| EXPECTED)?)
+}
+
+fn eddsa_pem(pem: &str) -> Result<Key, &'static str> {
+    const EXPECTED: &str = "an Ed25519 public key in PEM form expected";
+    refuse_other_pem(pem)?;
+    let key = DecodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| EXPECTED)?;
+    eddsa(key.try_get_as_bytes().map_err(|_| EXPECTED)?)
+}
+
+/// Certificates and private keys can be read like public keys, but none belongs here.
+fn refuse_other_pem(pem: &str) -> Result<(), &'static str> {
+    if pem.contains("PRIVATE KEY-----") {
+        return Err("a public key expected, not a private key");
     }
+    match pem.matches("-----BEGIN").count() == 1 && pem.contains("PUBLIC KEY-----") {
+        true => Ok(()),
+        false => Err("one public key in PEM form expected"),
+    }
+}
+
+/// An RSA key of its modulus and exponent, most significant byte first.
+pub(super) fn rsa(n: &[u8], e: &[u8]) -> Result<Key, &'static str> {
+    // What the check of a signature takes; larger exponents are of no use and slow.
+    const EXPONENT_BITS_MAX: usize = 33;
+    let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
+    if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits(n)) {
+        return Err("an RSA key of 2048 to 4096 bits expected");
+    }
+    if !is_odd(n) || !is_odd(e) || !(2..=EXPONENT_BITS_MAX).contains(&bits(e)) {
+        return Err("its modulus or exponent is none of an RSA key");
+    }
+    Ok(Key::new(DecodingKey::from_rsa_raw_components(n, e), RSA))
+}
+
+/// Bits of a number, leading zeros left out.
+fn bits(number: &[u8]) -> usize {
+    match number.iter().position(|byte| *byte != 0) {
+        Some(start) => 8 * (number.len() - start) - number[start].leading_zeros() as usize,
+        None => 0,
+    }
+}
+
+/// A key of a point (SEC 1 section 2.3.3), whose length says on which curve it has to be.
+pub(super) fn ecdsa(point: &[u8]) -> Result<Key, &'static str> {
+    let algorithm = match point.len() {
+        33 | 65 => Algorithm::ES256,
+        49 | 97 => Algorithm::ES384,
+        _ => return Err("a key on P-256 or P-384 expected"),
+    };
+    usable(DecodingKey::from_ec_der(point), algorithm)
+        .ok_or("a key on P-256 or P-384 expected: its point is not on the curve")
+}
+
+/// An Ed25519 key.
+pub(super) fn eddsa(bytes: &[u8]) -> Result<Key, &'static str> {
+    const EXPECTED: &str = "an Ed25519 key expected";
+    if bytes.len() != EDDSA_BYTES {
+        return Err(EXPECTED);
+    }
+    usable(DecodingKey::from_ed_der(bytes), Algorithm::EdDSA).ok_or(EXPECTED)
+}
+
+/// The key, if a signature can be checked with it: only a bad key makes that an error.
+fn usable(key: DecodingKey, algorithm: Algorithm) -> Option<Key> {
+    let checks = verify("", b"", &key, algorithm).is_ok();
+    checks.then(|| Key::new(key, &[algorithm]))
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::Content;
 use crate::limits::{INFO_BYTES_MAX, ROOM_NAME_MAX};
-use jsonwebtoken::jwk::Jwk;
+use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -20,6 +20,8 @@ macro_rules! key {
         ))
     };
 }
+
+mod keys;
 
 fn hmac() -> TokenSettings {
     TokenSettings {
@@ -139,83 +141,6 @@ fn a_public_key_is_no_shared_secret_and_no_signature_is_none() {
     }
     let nobody = TokenVerifier::default();
     assert!(nobody.is_empty() && invalid(&nobody.verify_connection(&token(json!({})), NOW_S)));
-}
-
-#[test]
-fn keys_are_rotated_by_having_both() {
-    let mut settings = hmac();
-    settings.hmac_secrets.insert(0, "the next secret".into());
-    let verifier = verifier(&settings);
-    for secret in &settings.hmac_secrets {
-        let key = EncodingKey::from_secret(secret.as_bytes());
-        let token = signed(&Header::new(Algorithm::HS256), &key, &json!({}));
-        assert!(
-            verifier.verify_connection(&token, NOW_S).is_ok(),
-            "{secret}"
-        );
-    }
-}
-
-fn key_set() -> (String, Vec<(Header, EncodingKey)>) {
-    let named = [
-        ("r", Algorithm::RS256),
-        ("e", Algorithm::ES256),
-        ("d", Algorithm::EdDSA),
-    ];
-    let (mut keys, mut signers) = (Vec::new(), Vec::new());
-    for (id, algorithm) in named {
-        let pair = pairs()
-            .into_iter()
-            .find(|pair| pair.0 == algorithm)
-            .unwrap();
-        let mut jwk = Jwk::from_encoding_key(&pair.1, algorithm).unwrap();
-        jwk.common.key_id = Some(id.into());
-        keys.push(serde_json::to_value(jwk).unwrap());
-        let mut header = Header::new(algorithm);
-        header.kid = Some(id.into());
-        signers.push((header, pair.1));
-    }
-    (json!({ "keys": keys }).to_string(), signers)
-}
-
-#[test]
-fn a_key_id_selects_among_the_keys_of_the_set() {
-    let (set, signers) = key_set();
-    let settings = TokenSettings {
-        jwks: Some(set),
-        ..TokenSettings::default()
-    };
-    let verifier = verifier(&settings);
-    for (header, key) in &signers {
-        assert!(
-            verifier
-                .verify_connection(&signed(header, key, &json!({})), NOW_S)
-                .is_ok()
-        );
-        let mut other = header.clone();
-        other.kid = Some("unknown".into());
-        let refused = verifier.verify_connection(&signed(&other, key, &json!({})), NOW_S);
-        assert!(invalid(&refused), "{other:?}");
-    }
-}
-
-#[test]
-fn a_set_with_a_key_that_cannot_be_used_is_refused_by_name() {
-    let shared = json!({"keys": [{"kty": "oct", "kid": "s", "k": "c2VjcmV0"}]}).to_string();
-    for (set, which) in [("{", "JWKS"), ("[]", "JWKS"), (&shared, "JWKS key 1 (s)")] {
-        let settings = TokenSettings {
-            jwks: Some(set.into()),
-            ..TokenSettings::default()
-        };
-        let error = TokenVerifier::new(&settings).expect_err(set);
-        assert!(error.to_string().starts_with(which), "{error}");
-    }
-    let settings = TokenSettings {
-        rsa_public_keys: vec![key!("p256.pub").into()],
-        ..TokenSettings::default()
-    };
-    let error = TokenVerifier::new(&settings).expect_err("an EC key as RSA");
-    assert_eq!(error.key, "RSA public key 1");
 }
 
 #[test]
@@ -361,6 +286,114 @@ fn no_secret_shows_in_debug_output() {
     let settings = hmac();
     let shown = format!("{settings:?} {:?}", verifier(&settings));
     assert!(!shown.contains(SECRET), "{shown}");
+}
+
+#[test]
+fn claims_that_stand_twice_or_go_deep_are_refused() {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let deep = format!(r#"{{"info":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    for claims in [
+        r#"{"sub":"a","sub":"b"}"#,
+        r#"{"exp":9999999,"exp":1}"#,
+        r#"{"exp":1e400}"#,
+        r#"{"exp":18446744073709551616}"#,
+        r#"{"info":"\ud800"}"#,
+        r#"{"subs":{"a":{},"a":{}}}"#,
+        r#"{"sub":"a"} {}"#,
+        "",
+        &deep,
+    ] {
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
+        let token = format!("{message}.{}", signature.unwrap());
+        assert!(
+            invalid(&verifier(&hmac()).verify_connection(&token, NOW_S)),
+            "{claims}"
+        );
+    }
+}
+
+#[test]
+fn a_token_that_needs_an_extension_is_refused() {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let mut header = Header::new(Algorithm::HS256);
+    header.crit = Some(vec!["exp".into()]);
+    let token = signed(&header, &key, &json!({}));
+    assert!(invalid(&verifier(&hmac()).verify_connection(&token, NOW_S)));
+}
+
+#[test]
+fn a_token_taken_within_the_leeway_is_good_until_the_leeway_ends() {
+    let settings = TokenSettings {
+        leeway_s: 10,
+        ..hmac()
+    };
+    let verifier = verifier(&settings);
+    for (exp, expire_at_s) in [
+        (NOW_S + 1, NOW_S + 1),
+        (NOW_S, NOW_S + 10),
+        (NOW_S - 9, NOW_S + 1),
+    ] {
+        let claims = json!({"exp": exp, "channel": "a"});
+        let found = verifier.verify_subscription(&token(claims), NOW_S);
+        assert_eq!(found.unwrap().expire_at_s, expire_at_s, "{exp}");
+    }
+    let claims = json!({"exp": NOW_S - 9, "expire_at": 0});
+    let found = verifier.verify_connection(&token(claims), NOW_S);
+    assert_eq!(found.unwrap().expire_at_s, 0, "expire_at says it all");
+}
+
+#[test]
+fn a_channel_is_subscribed_to_once_and_with_its_options() {
+    let claims = json!({"channels": ["c", "a", "c", "b"], "subs": {"b": {"data": 1}, "a2": {}}});
+    let claims = connection(claims).unwrap();
+    assert_eq!(claims.channels, ["c", "a"]);
+    let names: Vec<&str> = claims.subs.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names.len(), 2);
+    assert!(names.contains(&"a2") && names.contains(&"b"));
+    let none = json!({"channels": null, "subs": null, "info": null, "meta": null, "channel": null});
+    let claims = connection(none).expect("no values at all");
+    assert!(claims.channels.is_empty() && claims.subs.is_empty() && claims.info.bytes.is_empty());
+}
+
+#[test]
+fn bytes_win_over_json_and_an_empty_override_is_no() {
+    let claims = json!({
+        "channel": "a", "info": 1, "b64info": "AP8=", "data": 2, "b64data": "",
+        "override": {
+            "presence": {"value": true}, "join_leave": {"value": false},
+            "force_push_join_leave": {}, "force_recovery": null,
+        },
+    });
+    let options = subscription(claims).unwrap().options;
+    assert_eq!(options.info.content, Content::Bytes);
+    assert_eq!(options.info.bytes, [0, 255]);
+    assert_eq!(options.data.content, Content::Json);
+    assert_eq!(options.data.bytes, b"2");
+    let expected = Overrides {
+        presence: Some(true),
+        join_leave: Some(false),
+        force_push_join_leave: Some(false),
+        ..Overrides::default()
+    };
+    assert_eq!(options.overrides, expected);
+}
+
+#[test]
+fn info_and_meta_have_the_same_bound() {
+    let exactly = "x".repeat(INFO_BYTES_MAX - 2);
+    let more = "x".repeat(INFO_BYTES_MAX - 1);
+    for name in ["info", "meta"] {
+        assert!(connection(json!({name: exactly})).is_ok(), "{name}");
+        assert!(invalid(&connection(json!({name: more}))), "{name}");
+    }
+    let bytes = |count: usize| json!({"b64info": STANDARD.encode(vec![0; count])});
+    assert!(connection(bytes(INFO_BYTES_MAX)).is_ok());
+    assert!(invalid(&connection(bytes(INFO_BYTES_MAX + 1))));
+    assert!(invalid(&subscription(
+        json!({"channel": "a", "client": more})
+    )));
 }
 
 #[test]
