@@ -249,6 +249,7 @@ impl Broker {
                 opening_ms: config.timing.upstream_opening_ms,
                 ..UpstreamLimits::default()
             },
+            hook_timeout_ms: config.hooks.timeout_ms,
             drain_ms: limits::DRAIN_MS,
             shards: stats,
             stats: Arc::new(ServiceStats::default()),

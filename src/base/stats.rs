@@ -168,6 +168,18 @@ counters! {
         counter upstream_errors_total,
         /// Times that a full lane made an upstream connection wait.
         counter upstream_stalls_total,
+        /// Events that shards have sent.
+        counter events_total,
+        /// Events that services have answered.
+        counter event_answers_total,
+        /// Events that no service has answered in time.
+        counter event_timeouts_total,
+        /// Events that wanted an answer and that no service takes.
+        counter events_unhandled_total,
+        /// Events that no service wanted to be told of, or took.
+        counter events_dropped_total,
+        /// Answers to events that are answered already, or to none.
+        counter late_answers_total,
         /// Admin connections that ended without a whole request and its answer.
         counter admin_errors_total,
         /// Requests of the server API with a valid key.

@@ -6,11 +6,13 @@
 
 mod connection;
 mod error;
+mod event;
 mod incoming;
 mod message;
 mod upstream;
 
-pub use crate::wire::upstream::{AckLevel, ErrorCode};
+pub use crate::wire::upstream::{AckLevel, ErrorCode, EventKind};
 pub use error::{ClientError, Refusal};
+pub use event::{Event, EventAnswer};
 pub use message::{Answer, Message, Receipt};
 pub use upstream::Upstream;

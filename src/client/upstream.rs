@@ -6,12 +6,12 @@
 //! and waits for more.
 
 use super::connection::Connection;
-use super::{Answer, ClientError, Message, Receipt};
+use super::{Answer, ClientError, Event, EventAnswer, Message, Receipt};
 use crate::base::{Epoch, Offset};
 use crate::limits::{
     BROADCAST_ROOMS_MAX, CLIENT_BUFFER_BYTES, CLIENT_TIMEOUT_MS, ROOM_NAME_MAX, UPSTREAM_NAME_MAX,
 };
-use crate::wire::upstream::{AckLevel, Frame, LENGTH_BYTES, Rooms};
+use crate::wire::upstream::{AckLevel, EventKind, Frame, LENGTH_BYTES, Names, Rooms};
 use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
@@ -164,6 +164,55 @@ impl Upstream {
                 return Ok(answer);
             }
             self.conn.wait()?;
+        }
+    }
+
+    /// Registers for events of clients: of these kinds, of channels in these namespaces (none for all, the
+    /// empty name for channels without one) and of calls of these methods (none for all). Replaces what
+    /// was registered before. Waits for the broker's word; answers to earlier requests stay to be
+    /// collected.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`].
+    pub fn register(
+        &mut self,
+        kinds: &[EventKind],
+        namespaces: &[&str],
+        methods: &[&str],
+    ) -> Result<(), ClientError> {
+        let request = self.begin()?;
+        let (namespaces, methods) = (Names::list(namespaces), Names::list(methods));
+        let list = |bytes| Names::take(bytes).ok_or(ClientError::BadName);
+        Frame::Register {
+            request,
+            events: kinds.iter().fold(0, |bits, kind| bits | kind.bit()),
+            namespaces: list(&namespaces)?.0,
+            methods: list(&methods)?.0,
+        }
+        .encode(&mut self.conn.out);
+        self.receipt(request, AckLevel::Accepted).map(|_| ())
+    }
+
+    /// The next event, waiting for it. Flushes first, so that earlier answers to events are on their way.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`]; [`ClientError::Timeout`] when none came in time.
+    pub fn next_event(&mut self) -> Result<Event, ClientError> {
+        self.flush()?;
+        loop {
+            if let Some(event) = self.conn.heard.events.pop_front() {
+                return Ok(event);
+            }
+            self.conn.wait()?;
+        }
+    }
+
+    /// Answers an event. Written at the next [`Upstream::next_event`] or [`Upstream::flush`].
+    pub fn answer(&mut self, event: &Event, answer: EventAnswer<'_>) {
+        if event.request != 0 {
+            answer.frame(event.request).encode(&mut self.conn.out);
         }
     }
 

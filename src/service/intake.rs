@@ -6,8 +6,9 @@
 
 use super::acks::{Acks, Answered};
 use super::credit::Credit;
+use super::hooks::Hooks;
 use crate::base::stats::ServiceStats;
-use crate::base::{Content, RoomHasher};
+use crate::base::{Content, Epoch, Offset, RoomHasher};
 use crate::mesh::{LaneFull, Outlets, Publish, ReplyTo, Request};
 use crate::wire::payload::payload_is_valid;
 use crate::wire::upstream::{AckLevel, DecodeError, ErrorCode, Frame, Recovery, Rooms};
@@ -31,6 +32,7 @@ pub(super) struct Desk<'a> {
     pub(super) acks: &'a mut Acks,
     pub(super) out: &'a mut Vec<u8>,
     pub(super) stats: &'a ServiceStats,
+    pub(super) hooks: &'a Hooks,
 }
 
 /// What became of a frame.
@@ -126,6 +128,23 @@ impl Intake {
                 Verdict::Taken
             }
             Frame::Pong { .. } => Verdict::Taken,
+            Frame::Register {
+                request,
+                events,
+                namespaces,
+                methods,
+            } => {
+                desk.hooks.register(self.conn, events, namespaces, methods);
+                desk.confirm(request);
+                Verdict::Taken
+            }
+            Frame::Answer { request, .. } => {
+                let answered = desk.hooks.answered(self.conn, frame, desk.stats);
+                if let Err((code, text)) = answered {
+                    desk.refuse(request, code, text);
+                }
+                Verdict::Taken
+            }
             Frame::Hello { request, .. } => {
                 desk.refuse(request, ErrorCode::Malformed, "HELLO after the opening");
                 Verdict::Close
@@ -275,6 +294,20 @@ impl Desk<'_> {
             .acks
             .expect(publication.request, publication.level, rooms, self.out);
         count(self.stats, answered);
+    }
+
+    /// Answers a request that has no place in a room.
+    fn confirm(&mut self, request: u64) {
+        if request != 0 {
+            Frame::Ack {
+                request,
+                level: AckLevel::None,
+                duplicate: false,
+                epoch: Epoch(0),
+                offset: Offset(0),
+            }
+            .encode(self.out);
+        }
     }
 
     fn refuse(&mut self, request: u64, code: ErrorCode, text: &str) {

@@ -24,6 +24,7 @@ mod bell;
 mod credit;
 mod demo;
 mod drain;
+mod hooks;
 mod input;
 mod intake;
 mod mailbox;
@@ -50,6 +51,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 pub use api::ChannelFeatures;
 pub use drain::Drained;
@@ -76,6 +78,8 @@ pub struct ServiceSetup {
     pub keys: Vec<Key>,
     /// Bounds of upstream connections.
     pub upstream_limits: UpstreamLimits,
+    /// Milliseconds that a service has to answer an event.
+    pub hook_timeout_ms: u64,
     /// Milliseconds that a drain may take.
     pub drain_ms: u64,
     /// What the shards export, by shard.
@@ -224,6 +228,7 @@ async fn serve(setup: ServiceSetup, heartbeat: tick::Heartbeat) -> Drained {
             setup.rooms,
             setup.bells,
             Arc::clone(&setup.stats),
+            hooks::Hooks::new(Duration::from_millis(setup.hook_timeout_ms)),
         ),
         node_name: setup.node_name,
         keys: setup.keys,
@@ -233,6 +238,7 @@ async fn serve(setup: ServiceSetup, heartbeat: tick::Heartbeat) -> Drained {
         draining: Cell::new(false),
     });
     glommio::spawn_local(bell::answer(Rc::clone(&shared), bell)).detach();
+    glommio::spawn_local(hooks::watch(Rc::clone(&shared))).detach();
     if let Some(room) = setup.demo_room {
         glommio::spawn_local(demo::publish_figures(Rc::clone(&shared), room)).detach();
     }

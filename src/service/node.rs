@@ -1,10 +1,12 @@
 //! This thread's place in the mesh: its lanes, the doorbells of the others, who gets which answer.
 //!
 //! Deliveries are taken whenever they are there and never wait for anything, which is this thread's
-//! part of the mesh's deadlock rule. Nobody sends requests to this thread.
+//! part of the mesh's deadlock rule. The requests that shards send here are events; what they lead to
+//! waits in this thread's memory, bounded, and not in a lane.
 
 use super::acks::Outcome;
 use super::bell;
+use super::hooks::Hooks;
 use super::intake::{Desk, count};
 use super::mailbox::Mailbox;
 use super::tasks::{self, Late, Tasks};
@@ -28,6 +30,8 @@ pub(super) struct Node {
     stats: Arc<ServiceStats>,
     /// Upstream connections past their opening.
     mailboxes: RefCell<Slab<Rc<Mailbox>>>,
+    /// Events of clients, and the services that want them.
+    pub(super) hooks: Hooks,
     /// Tasks that wait for answers.
     pub(super) tasks: Tasks,
     /// Shards that have said that their last connection is gone.
@@ -40,6 +44,7 @@ impl Node {
         rooms: RoomHasher,
         bells: Vec<Arc<OwnedFd>>,
         stats: Arc<ServiceStats>,
+        hooks: Hooks,
     ) -> Self {
         Self {
             port: RefCell::new(port),
@@ -47,6 +52,7 @@ impl Node {
             bells,
             stats,
             mailboxes: RefCell::default(),
+            hooks,
             tasks: Tasks::default(),
             drained: Cell::new(0),
         }
@@ -62,6 +68,8 @@ impl Node {
 
     /// Forgets a connection; answers that are still to come for it are dropped.
     pub(super) fn leave(&self, (index, generation): (u32, u32)) {
+        self.hooks.forget((index, generation));
+        self.flush_answers();
         let mut mailboxes = self.mailboxes.borrow_mut();
         mailboxes.remove(index, generation);
         self.stats.upstream_connections.set(mailboxes.len() as u64);
@@ -88,7 +96,9 @@ impl Node {
             acks: &mut mailbox.acks.borrow_mut(),
             out: &mut mailbox.output.borrow_mut().bytes,
             stats: &self.stats,
+            hooks: &self.hooks,
         });
+        self.hooks.flush(&mut port.outlets);
         self.publish(&mut port);
         result
     }
@@ -188,15 +198,33 @@ impl Node {
                 self.take_delivery(frame.get(), &mailboxes);
             }
             is_more |= taken == limits::LANE_FRAMES_PER_TURN;
-            while let Some(request) = port.inlets.next_request(shard) {
-                debug_assert!(
-                    false,
-                    "a request to the service thread: {:?}",
-                    request.get()
-                );
+            while self.hooks.has_room()
+                && let Some(frame) = port.inlets.next_request(shard)
+            {
+                match frame.get() {
+                    Request::Event(event) => {
+                        self.hooks.event(shard, &event, &mailboxes, &self.stats);
+                    }
+                    other => debug_assert!(false, "a request that is no event: {other:?}"),
+                }
             }
+            is_more |= !self.hooks.has_room();
         }
-        is_more
+        self.hooks.flush(&mut port.outlets);
+        self.publish(&mut port);
+        is_more || self.hooks.is_waiting()
+    }
+
+    /// Answers events whose time is up.
+    pub(super) fn expire_events(&self) {
+        self.hooks.expire(Instant::now(), &self.stats);
+        self.flush_answers();
+    }
+
+    fn flush_answers(&self) {
+        let mut port = self.port.borrow_mut();
+        self.hooks.flush(&mut port.outlets);
+        self.publish(&mut port);
     }
 
     /// Whether the thread may sleep; from then on it is rung for. See [`crate::mesh::Inlets`].

@@ -3,8 +3,12 @@
 //! Each function takes the whole body or says what is wrong with it; left-over and missing bytes are both
 //! wrong.
 
+use super::event::split;
 use super::frame::split_room;
-use super::{AckLevel, ErrorCode, Frame, HelloAuth, Kind, MAGIC, Rooms, VERSION, flags};
+use super::{
+    AckLevel, ErrorCode, EventKind, Frame, HelloAuth, Kind, MAGIC, Names, Rooms, VERSION, Verdict,
+    flags,
+};
 use crate::base::{Content, Epoch, Offset};
 use crate::limits::{BROADCAST_ROOMS_MAX, ROOM_NAME_MAX, UPSTREAM_NAME_MAX, UPSTREAM_PING_MAX};
 
@@ -19,6 +23,9 @@ pub(super) fn read<'a>(
     match kind {
         Kind::Publish => publish(flags, request, name, body),
         Kind::Broadcast => broadcast(flags, request, name, body),
+        Kind::Register => register(request, name, body),
+        Kind::Answer => answer(request, name, body),
+        Kind::Event => event(request, name, body),
         Kind::Hello => hello(request, name, body),
         Kind::Ping | Kind::Pong => ping(request, kind, name, body),
         Kind::Challenge => challenge(request, name, body),
@@ -137,6 +144,79 @@ fn hello_hmac(body: &[u8]) -> Result<HelloAuth<'_>, Fault> {
         return Err(malformed("key id is empty"));
     }
     Ok(HelloAuth::Hmac { key_id, mac })
+}
+
+fn register<'a>(request: u64, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
+    no_name(name)?;
+    let (events, rest) = body
+        .split_first_chunk::<4>()
+        .ok_or(malformed("REGISTER is too short"))?;
+    let events = u32::from_le_bytes(*events);
+    if events & !EventKind::ALL_BITS != 0 {
+        return Err(unsupported("event bit is not known"));
+    }
+    let list = malformed("a list of at most 256 names of at most 255 bytes expected");
+    let (namespaces, rest) = Names::take(rest).ok_or(list)?;
+    let (methods, rest) = Names::take(rest).ok_or(list)?;
+    if !rest.is_empty() {
+        return Err(malformed("REGISTER is too long"));
+    }
+    Ok(Frame::Register {
+        request,
+        events,
+        namespaces,
+        methods,
+    })
+}
+
+fn answer<'a>(request: u64, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
+    no_name(name)?;
+    let (&[verdict, z0, z1, z2, c0, c1, c2, c3], rest) = body
+        .split_first_chunk::<8>()
+        .ok_or(malformed("ANSWER is too short"))?;
+    if [z0, z1, z2] != [0, 0, 0] {
+        return Err(unsupported("reserved bytes are not 0"));
+    }
+    let (text, result) = split(rest).ok_or(malformed("ANSWER is too short"))?;
+    Ok(Frame::Answer {
+        request,
+        verdict: Verdict::ALL
+            .get(usize::from(verdict))
+            .copied()
+            .ok_or(unsupported("verdict is not known"))?,
+        code: u32::from_le_bytes([c0, c1, c2, c3]),
+        text: utf8(text)?,
+        result,
+    })
+}
+
+fn event<'a>(request: u64, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
+    let subject = bounded_name(name)?;
+    let short = malformed("EVENT is too short");
+    let (&[kind, content, z0, z1, d0, d1, d2, d3, c0, c1, c2, c3], rest) =
+        body.split_first_chunk::<12>().ok_or(short)?;
+    if [z0, z1] != [0, 0] {
+        return Err(unsupported("reserved bytes are not 0"));
+    }
+    let (text, rest) = split(rest).ok_or(short)?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(short)?;
+    let (info, data) = rest
+        .split_at_checked(u32::from_le_bytes(*length) as usize)
+        .ok_or(short)?;
+    Ok(Frame::Event {
+        request,
+        subject,
+        kind: EventKind::ALL
+            .get(usize::from(kind))
+            .copied()
+            .ok_or(unsupported("event kind is not known"))?,
+        content: Content::from_bits(content).ok_or(unsupported("content is not known"))?,
+        deadline_ms: u32::from_le_bytes([d0, d1, d2, d3]),
+        code: u32::from_le_bytes([c0, c1, c2, c3]),
+        text: utf8(text)?,
+        info,
+        data,
+    })
 }
 
 fn ping<'a>(request: u64, kind: Kind, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {

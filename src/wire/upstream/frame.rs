@@ -4,7 +4,10 @@
 //! the caller's buffer. The encoding is canonical: a frame has exactly one byte form, which is also the
 //! only one that [`super::decode()`] takes.
 
-use super::{AckLevel, ErrorCode, HEADER_BYTES, Kind, LENGTH_BYTES, MAGIC, VERSION, flags};
+use super::{
+    AckLevel, ErrorCode, EventKind, HEADER_BYTES, Kind, LENGTH_BYTES, MAGIC, Names, VERSION,
+    Verdict, flags,
+};
 use crate::base::{Content, Epoch, Offset};
 use crate::limits::{BROADCAST_ROOMS_MAX, ROOM_NAME_MAX, UPSTREAM_NAME_MAX, UPSTREAM_PING_MAX};
 
@@ -54,6 +57,52 @@ pub enum Frame<'a> {
         rooms: Rooms<'a>,
         /// The payload.
         payload: &'a [u8],
+    },
+    /// Client: which events it decides or wants to be told of. Replaces an earlier one. Answered by an
+    /// ACK of level none.
+    Register {
+        /// Echoed by ACK or ERROR.
+        request: u64,
+        /// Bits of [`EventKind::bit`].
+        events: u32,
+        /// Namespaces of the channels; none for all. The empty name is that of channels without one.
+        namespaces: Names<'a>,
+        /// Methods of calls; none for all.
+        methods: Names<'a>,
+    },
+    /// Client: what it makes of an event.
+    Answer {
+        /// The event's request id.
+        request: u64,
+        /// What kind of answer.
+        verdict: Verdict,
+        /// Code of an error or of a close; else 0.
+        code: u32,
+        /// Its text; else empty.
+        text: &'a str,
+        /// A JSON object, or nothing.
+        result: &'a [u8],
+    },
+    /// Server: something that the client registered for.
+    Event {
+        /// Chosen by the server; 0 when no answer is wanted.
+        request: u64,
+        /// Channel or method; empty where there is neither.
+        subject: &'a str,
+        /// What happened.
+        kind: EventKind,
+        /// What `data` is.
+        content: Content,
+        /// Milliseconds until the server goes on without an answer.
+        deadline_ms: u32,
+        /// Close or unsubscribe code; else 0.
+        code: u32,
+        /// Its reason; for connect, name and version of the client's software with a newline between.
+        text: &'a str,
+        /// Flat info of the client: see [`crate::wire::client::flat`].
+        info: &'a [u8],
+        /// The client's data.
+        data: &'a [u8],
     },
     /// Either: wants a PONG with the same request id and body.
     Ping {
@@ -182,6 +231,30 @@ impl Frame<'_> {
                 rooms.encode(out);
                 out.extend_from_slice(payload);
             }
+            Frame::Register {
+                request,
+                events,
+                namespaces,
+                methods,
+            } => {
+                write_header(out, Kind::Register, 0, request, "");
+                out.extend_from_slice(&events.to_le_bytes());
+                out.extend_from_slice(namespaces.bytes());
+                out.extend_from_slice(methods.bytes());
+            }
+            Frame::Answer {
+                request,
+                verdict,
+                code,
+                text,
+                result,
+            } => {
+                write_header(out, Kind::Answer, 0, request, "");
+                out.extend_from_slice(&[verdict as u8, 0, 0, 0]);
+                out.extend_from_slice(&code.to_le_bytes());
+                write_text(out, text);
+                out.extend_from_slice(result);
+            }
             Frame::Ping { request, body } => write_ping(out, Kind::Ping, request, body),
             Frame::Pong { request, body } => write_ping(out, Kind::Pong, request, body),
             _ => self.encode_from_server(out),
@@ -196,6 +269,8 @@ impl Frame<'_> {
             Frame::Hello { .. }
                 | Frame::Publish { .. }
                 | Frame::Broadcast { .. }
+                | Frame::Register { .. }
+                | Frame::Answer { .. }
                 | Frame::Ping { .. }
                 | Frame::Pong { .. }
         )
@@ -207,6 +282,9 @@ impl Frame<'_> {
             Frame::Hello { request, .. }
             | Frame::Publish { request, .. }
             | Frame::Broadcast { request, .. }
+            | Frame::Register { request, .. }
+            | Frame::Answer { request, .. }
+            | Frame::Event { request, .. }
             | Frame::Ping { request, .. }
             | Frame::Pong { request, .. }
             | Frame::Welcome { request, .. }
@@ -264,9 +342,31 @@ impl Frame<'_> {
                 write_header(out, Kind::Goaway, 0, 0, node);
                 out.extend_from_slice(&grace_ms.to_le_bytes());
             }
+            Frame::Event {
+                request,
+                subject,
+                kind,
+                content,
+                deadline_ms,
+                code,
+                text,
+                info,
+                data,
+            } => {
+                write_header(out, Kind::Event, 0, request, subject);
+                out.extend_from_slice(&[kind as u8, content as u8, 0, 0]);
+                out.extend_from_slice(&deadline_ms.to_le_bytes());
+                out.extend_from_slice(&code.to_le_bytes());
+                write_text(out, text);
+                out.extend_from_slice(&(info.len() as u32).to_le_bytes());
+                out.extend_from_slice(info);
+                out.extend_from_slice(data);
+            }
             Frame::Hello { .. }
             | Frame::Publish { .. }
             | Frame::Broadcast { .. }
+            | Frame::Register { .. }
+            | Frame::Answer { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. } => unreachable!("encoded by `encode`"),
         }
@@ -283,6 +383,12 @@ fn write_header(out: &mut Vec<u8>, kind: Kind, flags: u8, request: u64, name: &s
     header[8..16].copy_from_slice(&request.to_le_bytes());
     out.extend_from_slice(&header);
     out.extend_from_slice(name.as_bytes());
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    let length = u16::try_from(text.len()).expect("texts are short");
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Writes the length of the frame that began at `start` and ends here.

@@ -17,11 +17,13 @@
 
 mod body;
 mod decode;
+mod event;
 mod frame;
 mod fuzz;
 mod opening;
 
 pub use decode::{DecodeError, Recovery, decode};
+pub use event::{EventKind, Names, Verdict};
 pub use frame::{Frame, HelloAuth, Rooms};
 pub use fuzz::fuzz_upstream;
 pub use opening::{hello_mac, hello_mac_is_valid};
@@ -145,6 +147,8 @@ enum Kind {
     Hello = 0x01,
     Publish = 0x02,
     Broadcast = 0x03,
+    Register = 0x04,
+    Answer = 0x05,
     Ping = 0x20,
     Pong = 0x21,
     Challenge = 0x80,
@@ -153,6 +157,7 @@ enum Kind {
     Error = 0x83,
     Credit = 0x84,
     Goaway = 0x85,
+    Event = 0x86,
 }
 
 impl Kind {
@@ -161,6 +166,8 @@ impl Kind {
             0x01 => Self::Hello,
             0x02 => Self::Publish,
             0x03 => Self::Broadcast,
+            0x04 => Self::Register,
+            0x05 => Self::Answer,
             0x20 => Self::Ping,
             0x21 => Self::Pong,
             0x80 => Self::Challenge,
@@ -169,6 +176,7 @@ impl Kind {
             0x83 => Self::Error,
             0x84 => Self::Credit,
             0x85 => Self::Goaway,
+            0x86 => Self::Event,
             _ => return None,
         })
     }
@@ -212,6 +220,6 @@ mod tests {
         let known = (0..=u8::MAX).filter_map(Kind::from_wire).inspect(|kind| {
             assert_eq!(Kind::from_wire(*kind as u8), Some(*kind));
         });
-        assert_eq!(known.count(), 11);
+        assert_eq!(known.count(), 14);
     }
 }

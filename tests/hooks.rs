@@ -1,0 +1,328 @@
+//! Services decide what clients may do, and are told what happens to them: events over the upstream
+//! protocol, against a running broker.
+
+mod support;
+
+use ringcast::client::{Event, EventAnswer, EventKind, Upstream};
+use serde_json::{Value, json};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use support::{Broker, Client, PATIENCE};
+
+const ALL: [EventKind; 9] = EventKind::ALL;
+
+/// A service that answers as `decide` says and passes on what it was asked.
+struct Service {
+    events: Receiver<Event>,
+    _thread: JoinHandle<()>,
+}
+
+impl Service {
+    fn start(
+        broker: &Broker,
+        kinds: &[EventKind],
+        namespaces: &[&str],
+        methods: &[&str],
+        decide: impl Fn(&Event) -> Option<String> + Send + 'static,
+    ) -> Self {
+        let mut upstream = broker.upstream();
+        upstream
+            .register(kinds, namespaces, methods)
+            .expect("registered");
+        let (pass_on, events) = mpsc::channel();
+        let thread = std::thread::spawn(move || serve(&mut upstream, decide, &pass_on));
+        Self {
+            events,
+            _thread: thread,
+        }
+    }
+
+    fn next(&self) -> Event {
+        self.events.recv_timeout(PATIENCE).expect("an event")
+    }
+}
+
+fn serve(
+    upstream: &mut Upstream,
+    decide: impl Fn(&Event) -> Option<String>,
+    pass_on: &mpsc::Sender<Event>,
+) {
+    while let Ok(event) = upstream.next_event() {
+        if let Some(answer) = decide(&event) {
+            // A result, or `error CODE TEXT`, or `close CODE TEXT`.
+            let words: Vec<&str> = answer.splitn(3, ' ').collect();
+            let number = |text: &str| text.parse().expect("a code");
+            let answer = match words[..] {
+                ["error", code, text] => EventAnswer::Error {
+                    code: number(code),
+                    text,
+                    temporary: false,
+                },
+                ["close", code, text] => EventAnswer::Disconnect {
+                    code: number(code),
+                    text,
+                },
+                _ => EventAnswer::Result(answer.as_bytes()),
+            };
+            upstream.answer(&event, answer);
+        }
+        if pass_on.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+fn broker(more: &str) -> Broker {
+    Broker::start(&format!(
+        "--shards 2 --set client.connect_hook=true --set client.rpc_hook=true \
+         --set client.message_hook=true --set client.disconnect_events=true \
+         --set client.hook_timeout=300ms --set channels.subscribe_hook=true \
+         --set channels.publish_hook=true --set channels.unsubscribe_events=true \
+         --set channels.history_size=10 --set channels.history_ttl=1m {more}"
+    ))
+}
+
+fn connect(broker: &Broker, data: Value) -> (Client, Value) {
+    let mut client = Client::open(broker.clients);
+    let reply = client.command(json!({"connect": {"data": data, "name": "js", "version": "5"}}));
+    client.id = reply["connect"]["client"]
+        .as_str()
+        .unwrap_or_default()
+        .into();
+    (client, reply)
+}
+
+#[test]
+fn a_service_says_who_a_client_is_and_what_it_may_do() {
+    let broker = broker("");
+    let service = Service::start(&broker, &ALL, &[], &[], |event| {
+        Some(match (event.kind, &*event.subject) {
+            (EventKind::Connect, _) if event.data == b"\"stranger\"" => "close 4501 not you".into(),
+            (EventKind::Connect, _) => {
+                r#"{"user":"42","info":{"n":"Ann"},"data":{"hello":1},"channels":["mine"]}"#.into()
+            }
+            (EventKind::Subscribe, "secret") => "error 403 members only".into(),
+            (EventKind::Subscribe, _) => r#"{"info":{"seat":7},"data":[1]}"#.into(),
+            (EventKind::Publish, _) if event.data == b"\"bad\"" => {
+                "error 406 mind your words".into()
+            }
+            (EventKind::Publish, _) => r#"{"data":{"said":true},"tags":{"lang":"en"}}"#.into(),
+            (EventKind::Rpc, "sum") => r#"{"data":{"sum":3}}"#.into(),
+            (EventKind::Rpc, _) => "error 104 method not found".into(),
+            _ => String::new(),
+        })
+    });
+    let (mut client, reply) = connect(&broker, json!("it is me"));
+    let asked = service.next();
+    assert_eq!((asked.kind, &*asked.text), (EventKind::Connect, "js\n5"));
+    assert_eq!(asked.data, b"\"it is me\"");
+    assert_eq!(reply["connect"]["data"], json!({"hello": 1}), "{reply}");
+    assert!(reply["connect"]["subs"].get("mine").is_some(), "{reply}");
+
+    let subscribe = client.command(json!({"subscribe": {"channel": "room", "data": {"a": 1}}}));
+    assert_eq!(subscribe["subscribe"]["data"], json!([1]), "{subscribe}");
+    let asked = service.next();
+    assert_eq!(
+        (&*asked.subject, &*asked.user, &*asked.client),
+        ("room", "42", &*client.id)
+    );
+    assert_eq!(
+        client.refused(json!({"subscribe": {"channel": "secret"}})),
+        403
+    );
+    service.next();
+
+    client.publish("room", json!("hi"));
+    let asked = service.next();
+    assert_eq!(
+        (asked.kind, &asked.chan_info[..]),
+        (EventKind::Publish, &br#"{"seat":7}"#[..])
+    );
+    let publication = client.document("the publication")["push"]["pub"].clone();
+    assert_eq!(
+        publication["data"],
+        json!({"said": true}),
+        "as the service changed it"
+    );
+    assert_eq!(publication["tags"], json!({"lang": "en"}));
+    assert_eq!(publication["info"]["chan_info"], json!({"seat": 7}));
+    let bad = json!({"publish": {"channel": "room", "data": "bad"}});
+    assert_eq!(client.refused(bad), 406);
+    service.next();
+
+    let reply = client.command(json!({"rpc": {"method": "sum", "data": {"a": 1}}}));
+    assert_eq!(reply["rpc"]["data"], json!({"sum": 3}));
+    assert_eq!(service.next().subject, "sum");
+    assert_eq!(client.refused(json!({"rpc": {"method": "other"}})), 104);
+    service.next();
+
+    client.send(&json!({"send": {"data": {"typing": true}}}).to_string());
+    let told = service.next();
+    assert_eq!((told.kind, told.request), (EventKind::Message, 0));
+    assert_eq!(told.data, br#"{"typing":true}"#);
+    client.unsubscribe("room");
+    let told = service.next();
+    assert_eq!(
+        (told.kind, &*told.subject),
+        (EventKind::Unsubscribe, "room")
+    );
+    client.close(None);
+    client.closed("the close handshake");
+    let kinds = [service.next(), service.next()].map(|told| (told.kind, told.code));
+    assert_eq!(
+        kinds,
+        [
+            (EventKind::Unsubscribe, 1000),
+            (EventKind::Disconnect, 1000)
+        ]
+    );
+
+    let mut stranger = Client::open(broker.clients);
+    stranger.send(&json!({"id": 1, "connect": {"data": "stranger"}}).to_string());
+    assert_eq!(stranger.closed("a stranger"), (4501, "not you".into()));
+}
+
+#[test]
+fn without_a_service_or_its_answer_a_client_gets_an_error_and_never_waits_for_ever() {
+    let broker = broker("");
+    let (_, reply) = connect(&broker, json!(1));
+    let error = json!({"code": 100, "message": "internal server error", "temporary": true});
+    assert_eq!(reply["error"], error, "nobody registered");
+
+    let service = Service::start(&broker, &ALL, &[], &["sum"], |event| match event.kind {
+        EventKind::Connect => Some(r#"{"user":"42"}"#.into()),
+        EventKind::Publish => Some(r#"{"tags":1}"#.into()),
+        _ => None,
+    });
+    let (mut client, reply) = connect(&broker, json!(1));
+    assert!(reply.get("connect").is_some(), "{reply}");
+    assert_eq!(service.next().kind, EventKind::Connect);
+    let start = Instant::now();
+    assert_eq!(
+        client.refused(json!({"subscribe": {"channel": "room"}})),
+        100,
+        "no answer"
+    );
+    assert!(
+        start.elapsed() >= Duration::from_millis(300),
+        "it was waited for"
+    );
+    assert_eq!(client.refused(json!({"rpc": {"method": "other"}})), 104);
+    let bad = json!({"publish": {"channel": "room", "data": 1}});
+    assert_eq!(client.refused(bad), 100, "an answer that is none");
+    broker.until("the outcomes counted", |metrics| {
+        let count = |name| metrics.sum(name);
+        (
+            count("event_timeouts_total"),
+            count("events_unhandled_total"),
+        ) == (1, 2)
+    });
+}
+
+#[test]
+fn commands_behind_one_that_a_service_decides_on_keep_their_order() {
+    let broker =
+        broker("--set channels.presence=true --set channels.allow_presence_for_subscriber=true");
+    let _service = Service::start(&broker, &ALL, &[], &[], |event| {
+        std::thread::sleep(Duration::from_millis(30));
+        Some(if event.kind == EventKind::Connect {
+            r#"{"user":"42"}"#.into()
+        } else {
+            String::new()
+        })
+    });
+    let mut client = Client::open(broker.clients);
+    let frame = [
+        json!({"id": 1, "connect": {}}),
+        json!({"id": 2, "subscribe": {"channel": "a"}}),
+        json!({"id": 3, "presence_stats": {"channel": "a"}}),
+        json!({"id": 4, "unsubscribe": {"channel": "a"}}),
+        json!({"id": 5, "subscribe": {"channel": "a"}}),
+        json!({"id": 6, "presence_stats": {"channel": "a"}}),
+    ];
+    let lines: Vec<String> = frame.iter().map(Value::to_string).collect();
+    client.send(&lines.join("\n"));
+    // Replies of homes on other shards may come behind later ones; effects keep the order.
+    let mut replies = std::collections::BTreeMap::new();
+    while replies.len() < 6 {
+        let reply = client.document("a reply");
+        assert!(reply.get("error").is_none(), "{reply}");
+        replies.insert(reply["id"].as_u64(), reply);
+    }
+    for id in [3, 6] {
+        let reply = &replies[&Some(id)];
+        assert_eq!(reply["presence_stats"]["num_clients"], 1, "{reply}");
+    }
+}
+
+#[test]
+fn a_service_that_goes_away_leaves_nobody_waiting_and_another_takes_over() {
+    let broker = broker("--set client.hook_timeout=5s");
+    let mut upstream = broker.upstream();
+    upstream.register(&[EventKind::Connect], &[], &[]).unwrap();
+    let mut client = Client::open(broker.clients);
+    client.send(r#"{"id":1,"connect":{}}"#);
+    upstream.next_event().expect("the question");
+    let start = Instant::now();
+    drop(upstream);
+    assert_eq!(client.document("an answer")["error"]["code"], 100);
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "long before the timeout"
+    );
+    let first = Service::start(&broker, &[EventKind::Connect], &[], &[], |_| {
+        Some(String::new())
+    });
+    let second = Service::start(&broker, &[EventKind::Connect], &[], &[], |_| {
+        Some(String::new())
+    });
+    for _ in 0..4 {
+        let (_, reply) = connect(&broker, json!(1));
+        assert!(reply.get("connect").is_some(), "{reply}");
+    }
+    for service in [first, second] {
+        service.next();
+        service.next();
+    }
+}
+
+#[test]
+fn an_expired_connection_is_prolonged_by_its_service_or_closed() {
+    let broker = broker("--set client.refresh_hook=true --set client.expired_close_delay=1s");
+    let now_s = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.expect("after 1970").as_secs()
+    };
+    let service = Service::start(&broker, &ALL, &[], &[], move |event| {
+        Some(match (event.kind, &*event.user) {
+            (EventKind::Connect, _) => {
+                let user = String::from_utf8_lossy(&event.data).into_owned();
+                json!({"user": user.trim_matches('"'), "expire_at": now_s() + 1}).to_string()
+            }
+            (EventKind::Refresh, "kept") => json!({"expire_at": now_s() + 600}).to_string(),
+            (EventKind::Refresh, _) => json!({"expired": true}).to_string(),
+            _ => String::new(),
+        })
+    });
+    let (mut kept, reply) = connect(&broker, json!("kept"));
+    assert_eq!(
+        reply["connect"].get("expires"),
+        None,
+        "the client has nothing to do"
+    );
+    let (mut gone, _) = connect(&broker, json!("gone"));
+    assert_eq!(
+        gone.closed("an expired connection"),
+        (3005, "connection expired".into())
+    );
+    let refreshes = std::iter::from_fn(|| Some(service.next()));
+    let users: Vec<String> = refreshes
+        .filter(|event| event.kind == EventKind::Refresh)
+        .take(2)
+        .map(|event| event.user)
+        .collect();
+    assert!(users.contains(&"kept".into()) && users.contains(&"gone".into()));
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(kept.refused(json!({"ping": {}})), 108, "it lives on");
+}
