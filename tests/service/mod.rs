@@ -1,6 +1,7 @@
 //! A service thread between a raw upstream client and threads that play the shards.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod http;
 mod played;
 
 use ringcast::base::stats::{ServiceStats, Stats};

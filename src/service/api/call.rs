@@ -3,9 +3,9 @@
 use super::error::ApiError;
 use super::{ChannelFeatures, Shared};
 use crate::limits;
-use crate::mesh::{Order, Request};
+use crate::mesh::{Order, ReplyTo, Request};
 use crate::service::orders::{self, Addressee};
-use crate::service::tasks::{Outcome, Ticket};
+use crate::service::tasks::{Late, Outcome, Ticket};
 use crate::wire::client::ErrorCode;
 use std::time::Instant;
 
@@ -38,6 +38,7 @@ impl<'a> Call<'a> {
 
     /// A ticket for a question that `answers` shards answer.
     pub(super) fn ask(&self, answers: usize) -> Result<Ticket<'a>, ApiError> {
+        self.check_deadline()?;
         Ok(self.shared.node.tasks.ask(answers)?)
     }
 
@@ -57,7 +58,7 @@ impl<'a> Call<'a> {
     pub(super) async fn answer<'r>(
         &self,
         channel: &'r str,
-        question: impl FnOnce(crate::mesh::ReplyTo) -> Request<'r>,
+        question: impl FnOnce(ReplyTo) -> Request<'r>,
     ) -> Result<Outcome, ApiError> {
         let ticket = self.ask(1)?;
         self.request(channel, &question(ticket.reply())).await?;
@@ -66,7 +67,16 @@ impl<'a> Call<'a> {
 
     /// Gives an order.
     pub(super) async fn order(&self, to: Addressee, order: &Order<'_>) -> Result<(), ApiError> {
+        self.check_deadline()?;
         Ok(orders::send(&self.shared.node, to, order, self.deadline).await?)
+    }
+
+    /// What would not be waited for is not begun: the rest of a batch, or of a broadcast.
+    fn check_deadline(&self) -> Result<(), Late> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        Err(Late)
     }
 
     /// The error for an answer that is not the one asked for.

@@ -9,6 +9,7 @@ use crate::wire::client::flat;
 use crate::wire::payload::json_depth_is_allowed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Bytes and what they are; no bytes when nothing was said.
@@ -18,15 +19,36 @@ pub(super) struct Blob<'a> {
     pub(super) bytes: Cow<'a, [u8]>,
 }
 
-/// The field `name`, any JSON document, or `b64_name`, bytes in base64, of at most `bytes_max` bytes.
+/// What is published: `data` or `b64data`. `null` is a document.
+pub(super) fn payload<'a>(fields: &Fields<'a>) -> Result<Blob<'a>, ApiError> {
+    let document = fields.document("data");
+    read(
+        fields,
+        document,
+        ("data", "b64data"),
+        limits::API_PAYLOAD_MAX,
+    )
+}
+
+/// The field `name`, any JSON document but `null`, or `b64_name`, bytes in base64, of at most
+/// `bytes_max` bytes.
 pub(super) fn blob<'a>(
     fields: &Fields<'a>,
     name: &str,
     b64_name: &str,
     bytes_max: usize,
 ) -> Result<Blob<'a>, ApiError> {
+    read(fields, fields.value(name), (name, b64_name), bytes_max)
+}
+
+fn read<'a>(
+    fields: &Fields<'a>,
+    document: Option<&'a RawValue>,
+    (name, b64_name): (&str, &str),
+    bytes_max: usize,
+) -> Result<Blob<'a>, ApiError> {
     let encoded = fields.text(b64_name)?;
-    let (name, blob) = match (fields.document(name), encoded) {
+    let (name, blob) = match (document, encoded) {
         (Some(_), Some(_)) => {
             let expected = format!("not together with {b64_name} expected");
             return Err(fields.refuse(name, &expected));
@@ -94,6 +116,18 @@ mod tests {
         let blob = blob(&fields, "data", "b64data", 100).unwrap();
         assert_eq!(&*blob.bytes, br#"{ "a" : 1.0e2 , "b":"\u00e4" }"#);
         assert_eq!(blob.content, Content::Json);
+    }
+
+    #[test]
+    fn null_can_be_published_and_is_nothing_elsewhere() {
+        let fields = fields(r#"{"data":null}"#);
+        assert_eq!(&*payload(&fields).unwrap().bytes, b"null");
+        assert!(
+            blob(&fields, "data", "b64data", 9)
+                .unwrap()
+                .bytes
+                .is_empty()
+        );
     }
 
     #[test]

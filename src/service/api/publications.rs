@@ -76,7 +76,7 @@ impl<'a> Publication<'a> {
                 return Err(ApiError::new(ErrorCode::NotAvailable, detail));
             }
         }
-        let data = data::blob(fields, "data", "b64data", limits::API_PAYLOAD_MAX)?;
+        let data = data::payload(fields)?;
         if data.bytes.is_empty() {
             return Err(fields.refuse("data", "a document expected, or b64data"));
         }
