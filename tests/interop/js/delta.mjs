@@ -76,7 +76,7 @@ async function a_recovery_is_followed_by_deltas(scene) {
   for (const value of values.slice(10)) await writer.publish("delta:back", value);
   await channel.event("publication", values.length);
   assert.deepEqual(channel.values, values);
-  assert.ok(channel.sdk.deltaStats().numDeltaPayloads > 8, JSON.stringify(channel.sdk.deltaStats()));
+  assert.ok(channel.sdk.deltaStats().numDeltaPayloads >= 8, JSON.stringify(channel.sdk.deltaStats()));
 }
 
 async function a_recovery_of_nothing_is_followed_by_what_the_client_can_apply(scene) {

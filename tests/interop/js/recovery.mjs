@@ -123,7 +123,7 @@ async function a_position_of_the_application_is_a_place_to_begin(scene) {
   const { reader, writer } = await cast(scene);
   await publish(writer, "all:since", 1, 5);
   const { epoch } = await writer.sdk.history("all:since", { limit: 0 });
-  const channel = await reader.subscribe("all:since", { since: { offset: 2, epoch } });
+  const channel = await reader.subscribe("all:since", { recoverable: true, since: { offset: 2, epoch } });
   assert.deepEqual(outcome(channel.all("subscribed")[0]), RECOVERED);
   await channel.event("publication", 3);
   assert.deepEqual(channel.values, [3, 4, 5]);
@@ -136,7 +136,7 @@ async function state_is_fetched_again_when_its_position_is_unrecoverable_112(sce
   const positions = [{ offset: 5, epoch: "wrong" }, { offset: 3, epoch }];
   let asked = 0;
   const getState = async () => positions[asked++];
-  const channel = await reader.subscribe("all:state", { getState });
+  const channel = await reader.subscribe("all:state", { recoverable: true, getState });
   assert.equal(asked, 2, "error 112 made the SDK ask again");
   assert.deepEqual(outcome(channel.all("subscribed")[0]), RECOVERED);
   await channel.event("publication", 2);
