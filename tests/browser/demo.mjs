@@ -62,7 +62,7 @@ function hasText(tab, selector, text) {
 
 async function run(browser, url, screenshot) {
   const complaints = [];
-  const context = await browser.newContext({ viewport: { width: 1120, height: 800 } });
+  const context = await browser.newContext({ viewport: { width: 1120, height: 995 } });
   const [a, b] = await expect("two tabs connect", () =>
     Promise.all([openTab(context, url, complaints), openTab(context, url, complaints)]));
 
@@ -94,7 +94,7 @@ async function run(browser, url, screenshot) {
   await expect("tab B goes offline", () => b.waitForSelector('#state[data-state="offline"]'));
   await expect("tab A is alone", () => hasText(a, "#presence-count", "1"));
   await expect("tab A is told of the leave", () => a.locator("#comments .event", { hasText: "left" }).first().waitFor());
-  const missed = [1, 2, 3].map((n) => `missed ${n} 🦀 ${Date.now()}`);
+  const missed = [1, 2, 3].map((n) => `Café number ${n}, while you were away`);
   for (const each of missed) {
     await publish(a, each);
     await comment(a, each).waitFor();
@@ -109,9 +109,12 @@ async function run(browser, url, screenshot) {
   }
   await expect("both tabs are present again", () =>
     Promise.all([a, b].map((tab) => hasText(tab, "#presence-count", "2"))));
-  await publish(a, "back to normal");
-  await expect("a comment after the recovery appears in tab B", () => comment(b, "back to normal").waitFor());
+  await publish(a, "Welcome back!");
+  await expect("a comment after the recovery appears in tab B", () => comment(b, "Welcome back!").waitFor());
 
+  await publish(b, "Thank you, I have read everything.");
+  await expect("tab B sees its own comment with its latency", () => b.locator("#comments .latency").first().waitFor());
+  await expect("the figures go on after the recovery", () => hasText(b, "#connections", "2"));
   if (screenshot) await b.screenshot({ path: screenshot });
   if (complaints.length > 0) throw new Error(`the console is quiet: ${complaints.join("; ")}`);
   return `comment from tab A in tab B after ${tookMs} ms, burst of 50 delivered, 3 recovered`;
