@@ -196,6 +196,29 @@ async function refused_subscriptions_have_their_codes_and_are_final(scene) {
   assert.equal((await end).code, 103);
 }
 
+/** What is not offered is refused, and not left out in silence. */
+async function other_kinds_of_subscriptions_and_filters_are_error_108(scene) {
+  const { a } = await one(scene);
+  const filter = { key: "lang", cmp: "eq", val: "en" };
+  for (const subscription of [a.sdk.newSubscription("all:filter", { tagsFilter: filter }), a.sdk.newMapSubscription("all:map")]) {
+    const end = new Promise((resolve) => subscription.once("unsubscribed", resolve));
+    subscription.subscribe();
+    assert.equal((await end).code, 108);
+  }
+}
+
+async function insecure_grants_everything_that_is_on(scene) {
+  const broker = await scene.start(...CONFIG, "--set", "client.insecure=true", "--set", "client.allow_anonymous=false");
+  const a = scene.keep(await Client.connected(scene.encoding, broker.url));
+  const channel = await a.subscribe("$closed:private");
+  await channel.publish(1);
+  await channel.event("publication");
+  assert.equal((await channel.sdk.presenceStats()).numClients, 1);
+  assert.equal((await channel.sdk.history({ limit: 1 })).publications.length, 1);
+  await a.subscribe("plain:x");
+  assert.equal(await codeOf(a.sdk.presence("plain:x")), 108, "what is off stays off");
+}
+
 async function one_channel_too_many_is_error_106(scene) {
   const broker = await scene.start(...CONFIG, "--set", "client.channel_limit=3");
   const a = scene.keep(await Client.connected(scene.encoding, broker.url));
@@ -264,6 +287,8 @@ export default {
   a_page_of_history_holds_at_most_300,
   errors_of_commands_have_their_codes,
   refused_subscriptions_have_their_codes_and_are_final,
+  other_kinds_of_subscriptions_and_filters_are_error_108,
+  insecure_grants_everything_that_is_on,
   one_channel_too_many_is_error_106,
   a_binary_payload_is_base64_text_for_json,
   what_is_no_json_is_refused_where_only_json_is_allowed,

@@ -1,6 +1,9 @@
 // What a client is given again after a lost connection, and what it is told when that cannot be.
 
 import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { CONFIG } from "./broker.mjs";
 import { Client, pause } from "./sdk.mjs";
 
@@ -203,6 +206,46 @@ async function an_unsubscribed_channel_recovers_when_it_is_subscribed_again(scen
   assert.deepEqual(channel.values, [1, 2, 3, 4]);
 }
 
+/** A reader that stops reading falls behind what is kept for it: it is told, and asks again by itself. */
+async function a_slow_reader_is_told_with_2500_and_subscribes_again(scene) {
+  const { reader, writer } = await cast(scene);
+  const channel = await reader.subscribe("all:flood", { recoverable: true });
+  const [socket] = reader.sockets;
+  socket.pause();
+  const value = "x".repeat(30_000);
+  for (let n = 0; n < 1_000; n += 20) {
+    await Promise.all(Array.from({ length: 20 }, () => writer.publish("all:flood", value)));
+  }
+  socket.resume();
+  const subscribed = await channel.event("subscribed", 2);
+  const { code, reason } = channel.all("subscribing")[1];
+  assert.deepEqual([code, reason], [2500, "insufficient state"]);
+  assert.deepEqual(outcome(subscribed), LOST, "1 MiB of history does not hold it");
+  assert.equal(reader.sockets.length, 1, "the connection stays");
+  const heard = channel.offsets;
+  assert.deepEqual(heard, numbers(1, heard.length), "without a gap up to there");
+  await writer.publish("all:flood", "the end");
+  await channel.event("publication", heard.length + 1);
+  assert.equal(channel.values.at(-1), "the end");
+}
+
+async function positions_and_histories_outlive_a_restart_with_a_state_file(scene) {
+  const folder = await mkdtemp(path.join(tmpdir(), "ringcast-"));
+  const { broker, reader, writer } = await cast(scene, "--set", `state.file=${path.join(folder, "state")}`);
+  const channel = await reader.subscribe("all:kept", { recoverable: true });
+  await publish(writer, "all:kept", 1, 3);
+  await channel.event("publication", 3);
+  await away(reader, async () => {
+    await publish(writer, "all:kept", 4, 6);
+    await broker.restart();
+  });
+  assert.deepEqual(outcome(await channel.event("subscribed", 2)), RECOVERED);
+  assert.equal(await broker.publish("all:kept", 7), 7);
+  await channel.event("publication", 7);
+  assert.deepEqual([channel.values, channel.offsets], [numbers(1, 7), numbers(1, 7)]);
+  await rm(folder, { recursive: true });
+}
+
 export default {
   everything_missed_is_given_again_exactly_once,
   nothing_missed_is_recovered_too,
@@ -217,4 +260,6 @@ export default {
   a_cache_gives_only_the_newest_again,
   a_cache_can_greet_fresh_subscriptions,
   an_unsubscribed_channel_recovers_when_it_is_subscribed_again,
+  a_slow_reader_is_told_with_2500_and_subscribes_again,
+  positions_and_histories_outlive_a_restart_with_a_state_file,
 };
