@@ -254,7 +254,9 @@ async def publications_arrive_with_the_publisher_s_info(scene):
 async def presence_and_its_stats(scene):
     _, a, b = await scene.two()
     channel = await a.subscribe("all:room")
-    await b.subscribe("all:room")
+    other = await b.subscribe("all:room")
+    # A client sees itself from its subscribe reply on, others a moment later.
+    assert b.id in (await other.sdk.presence()).clients
     presence = await channel.sdk.presence()
     assert set(presence.clients) == {a.id, b.id}
     stats = await channel.sdk.presence_stats()
