@@ -1,5 +1,6 @@
 //! House rules that no compiler checks, read from the files.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,48 @@ fn every_path_that_a_document_names_exists() {
         }
     }
     assert!(checked > 0, "{document} names no path");
+}
+
+/// The word behind each occurrence of `function` or `fn` or `def` in a text.
+fn functions(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let mut before = "";
+    words.filter(|word| !word.is_empty()).filter(move |word| {
+        let is_name = ["fn", "def", "function"].contains(&before);
+        before = word;
+        is_name
+    })
+}
+
+#[test]
+fn every_test_that_the_matrix_names_exists() {
+    let mut texts: Vec<String> = sources().into_iter().map(|(_, text)| text).collect();
+    for file in [
+        "js/connections.mjs",
+        "js/commands.mjs",
+        "js/recovery.mjs",
+        "js/delta.mjs",
+        "python/interop.py",
+    ] {
+        let path = root().join("tests/interop").join(file);
+        texts.push(fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}")));
+    }
+    let known: HashSet<&str> = texts.iter().flat_map(|text| functions(text)).collect();
+    let document = "docs/client-protocol.md";
+    let text = fs::read_to_string(root().join(document)).expect(document);
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_name = |word: &&str| {
+        let mut characters = word.chars();
+        characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    // Settings and parameters have fewer words.
+    let tests: Vec<&str> = quoted
+        .filter(|word| word.matches('_').count() >= 3 && is_name(word))
+        .collect();
+    assert!(tests.len() > 90, "the matrix names {} tests", tests.len());
+    for test in tests {
+        assert!(known.contains(test), "{document} names {test}");
+    }
 }
 
 #[test]

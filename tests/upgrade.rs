@@ -121,7 +121,11 @@ fn the_demo_serves_its_page_and_lets_that_page_in() {
     );
     assert!(page.body.starts_with("<!doctype html>"));
     assert_eq!(get(broker.clients, "/missing").status, 404);
-    let metrics = broker.until("the page", |metrics| metrics.closes("page_served") == 1);
+    // Longer than any buffer of a connection.
+    let script = get(broker.clients, "/centrifuge.js");
+    assert!(script.head.contains("Content-Type: text/javascript"));
+    assert_eq!(script.body, include_str!("../src/demo/centrifuge.js"));
+    let metrics = broker.until("the pages", |metrics| metrics.closes("page_served") == 2);
     assert_eq!(metrics.closes("upgrade_refused"), 1);
 
     let origin = format!("http://{}", broker.clients);

@@ -1,3 +1,5 @@
+//! Patches against an independent reading of the format.
+
 use super::*;
 use proptest::prelude::*;
 
