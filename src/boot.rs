@@ -382,6 +382,8 @@ fn settings(
     settings.path.clone_from(&config.path);
     settings.clients = client_policy(config);
     settings.set_namespaces(Arc::clone(&shared.namespaces));
+    let history = &config.history;
+    settings.set_read_limits(history.recovery_publications_max, history.publications_max);
     settings.tokens = Arc::clone(&shared.tokens);
     settings.subscription_tokens = Arc::clone(&shared.subscription_tokens);
     settings.unix_at_zero_ms = shared.unix_at_zero_ms;

@@ -45,6 +45,7 @@ const HOME_LIMITS: HomeLimits = HomeLimits {
     keys_age_ms: 1_000,
     meta_ms: 1_000,
     read_max: 8,
+    page_max: 8,
     read_bytes_max: 1_000,
 };
 

@@ -25,8 +25,10 @@ pub struct HomeLimits {
     pub keys_age_ms: u64,
     /// Milliseconds for which the position of a room that was published to outlives its last use.
     pub meta_ms: u64,
-    /// Publications in one read.
+    /// Publications in one recovery.
     pub read_max: usize,
+    /// Publications in one page.
+    pub page_max: usize,
     /// Bytes of one read, flat.
     pub read_bytes_max: usize,
 }
@@ -202,7 +204,7 @@ impl Home {
                 let valid = since.is_none_or(|(epoch, _)| self.is_epoch(epoch));
                 if valid {
                     let count = usize::try_from(limit)
-                        .map_or(limits.read_max, |limit| limit.min(limits.read_max));
+                        .map_or(limits.page_max, |limit| limit.min(limits.page_max));
                     let since = since.map(|(_, offset)| offset);
                     self.page(count, limits.read_bytes_max, since, reverse, out);
                 }

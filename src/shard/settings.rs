@@ -83,6 +83,7 @@ pub fn home_limits(options: &ChannelOptions) -> HomeLimits {
         keys_age_ms: limits::IDEMPOTENCY_AGE_MS,
         meta_ms: options.history_meta_ms,
         read_max: limits::RECOVERY_PUBLICATIONS,
+        page_max: limits::HISTORY_PUBLICATIONS,
         read_bytes_max: limits::READ_BYTES_MAX,
     }
 }
@@ -156,6 +157,16 @@ impl Settings {
         self.clients.anonymous = true;
         let everything = Namespaces::open(ChannelOptions::everything());
         self.set_namespaces(Arc::new(everything));
+    }
+
+    /// Bounds what recoveries and pages of history give; after [`Settings::set_namespaces`].
+    pub fn set_read_limits(&mut self, recovery_max: usize, page_max: usize) {
+        let bounded = self.homes.iter().map(|limits| HomeLimits {
+            read_max: recovery_max,
+            page_max,
+            ..*limits
+        });
+        self.homes = bounded.collect();
     }
 
     /// Sets the options of channels and the bounds of homes that follow from them.

@@ -132,6 +132,7 @@ impl Harness {
             rooms: RoomHasher::new(1, options.shards),
             keys: options.keys,
             upstream_limits: options.limits,
+            hook_timeout_ms: 300,
             drain_ms: options.drain_ms,
             shards: shard_stats.clone(),
             stats: Arc::clone(&stats),

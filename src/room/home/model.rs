@@ -133,7 +133,7 @@ impl Model {
                     Some((_, since)) if reverse => kept.offset < since.0,
                     Some((_, since)) => kept.offset > since.0,
                 });
-                found.truncate((limit as usize).min(limits.read_max));
+                found.truncate((limit as usize).min(limits.page_max));
                 while flat(&found).len() > limits.read_bytes_max {
                     found.pop();
                 }
@@ -166,6 +166,7 @@ impl World {
             keys_age_ms: 1 + dice.below(100),
             meta_ms: 1_000_000,
             read_max: 1 + dice.below(8) as usize,
+            page_max: 5,
             read_bytes_max: dice.below(400) as usize,
         };
         Self {

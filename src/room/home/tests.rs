@@ -16,6 +16,7 @@ const LIMITS: HomeLimits = HomeLimits {
     keys_age_ms: 50,
     meta_ms: 10_000,
     read_max: 6,
+    page_max: 6,
     read_bytes_max: 1_000,
 };
 
@@ -208,6 +209,7 @@ fn a_recovery_gives_everything_or_nothing() {
     // The oldest kept is the first that is missed, or the one after it.
     let limits = HomeLimits {
         read_max: 300,
+        page_max: 300,
         ..LIMITS
     };
     let all = (true, (5..=14).collect());

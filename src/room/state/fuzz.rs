@@ -15,6 +15,7 @@ const LIMITS: HomeLimits = HomeLimits {
     keys_age_ms: u64::MAX,
     meta_ms: u64::MAX,
     read_max: usize::MAX,
+    page_max: usize::MAX,
     read_bytes_max: usize::MAX,
 };
 

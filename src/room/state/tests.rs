@@ -16,6 +16,7 @@ const LIMITS: HomeLimits = HomeLimits {
     keys_age_ms: 500,
     meta_ms: 5_000,
     read_max: 300,
+    page_max: 300,
     read_bytes_max: 10_000,
 };
 
