@@ -3,9 +3,23 @@
 
 use ringcast::base::{Content, Epoch, Offset};
 use ringcast::wire::upstream::{
-    AckLevel, ErrorCode, Frame, HelloAuth, Recovery, Rooms, decode, hello_mac, hello_mac_is_valid,
+    AckLevel, ErrorCode, EventKind, Frame, HelloAuth, Names, Recovery, Rooms, Verdict, decode,
+    hello_mac, hello_mac_is_valid,
 };
 use serde_json::Value;
+
+const EVENTS: [&str; 9] = [
+    "connect",
+    "subscribe",
+    "publish",
+    "rpc",
+    "refresh",
+    "sub_refresh",
+    "message",
+    "disconnect",
+    "unsubscribe",
+];
+const VERDICTS: [&str; 4] = ["result", "error", "temporary_error", "disconnect"];
 
 struct Vectors(Value);
 
@@ -96,6 +110,11 @@ struct Fields<'a> {
     rooms: Vec<String>,
     payload: Vec<u8>,
     body: Vec<u8>,
+    result: Vec<u8>,
+    info: Vec<u8>,
+    data: Vec<u8>,
+    namespaces: Vec<u8>,
+    methods: Vec<u8>,
     fixed: [u8; 32],
 }
 
@@ -108,12 +127,23 @@ impl<'a> Fields<'a> {
                 Vec::new()
             }
         };
+        let list = |field: &str| {
+            let names: Vec<String> =
+                serde_json::from_value(frame[field].clone()).unwrap_or_default();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            Names::list(&names)
+        };
         let fixed = [optional("challenge"), optional("mac")].concat();
         Self {
             frame,
             rooms: serde_json::from_value(frame["rooms"].clone()).unwrap_or_default(),
             payload: optional("payload"),
             body: optional("body"),
+            result: optional("result"),
+            info: optional("info"),
+            data: optional("data"),
+            namespaces: list("namespaces"),
+            methods: list("methods"),
             fixed: fixed.try_into().unwrap_or_default(),
         }
     }
@@ -152,6 +182,19 @@ impl<'a> Fields<'a> {
                 rooms: Rooms::new(rooms),
                 payload: &self.payload,
             },
+            "REGISTER" => Frame::Register {
+                request,
+                events: number(frame, "events") as u32,
+                namespaces: Names::take(&self.namespaces).expect("a list").0,
+                methods: Names::take(&self.methods).expect("a list").0,
+            },
+            "ANSWER" => Frame::Answer {
+                request,
+                verdict: Verdict::ALL[position(frame, "verdict", &VERDICTS)],
+                code: number(frame, "code") as u32,
+                text: text(frame, "text"),
+                result: &self.result,
+            },
             "PING" => Frame::Ping { request, body },
             "PONG" => Frame::Pong { request, body },
             _ => self.server_frame(request),
@@ -183,6 +226,17 @@ impl<'a> Fields<'a> {
                 code: ErrorCode::from_wire(number(frame, "code") as u16).expect("a code"),
                 text: text(frame, "text"),
             },
+            "EVENT" => Frame::Event {
+                request,
+                subject: text(frame, "subject"),
+                kind: EventKind::ALL[position(frame, "kind", &EVENTS)],
+                content: content(frame),
+                deadline_ms: number(frame, "deadline_ms") as u32,
+                code: number(frame, "code") as u32,
+                text: text(frame, "text"),
+                info: &self.info,
+                data: &self.data,
+            },
             "CREDIT" => Frame::Credit {
                 total: number(frame, "total"),
             },
@@ -210,6 +264,12 @@ fn content(frame: &Value) -> Content {
 
 fn key(frame: &Value) -> Option<[u8; 16]> {
     frame["key"].as_str().map(|_| array(frame, "key"))
+}
+
+fn position(frame: &Value, field: &str, names: &[&str]) -> usize {
+    let name = text(frame, field);
+    let found = names.iter().position(|known| *known == name);
+    found.unwrap_or_else(|| panic!("{field} {name}"))
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {

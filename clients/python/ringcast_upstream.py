@@ -8,7 +8,17 @@
         print(receipt.offset)
 
 `publish` waits for its acknowledgement. `send` does not: call it many times, then collect the answers
-with `next_answer`. One thread at a time may use a connection; it never reconnects by itself. The
+with `next_answer`. A service that decides what clients may do registers and answers:
+
+    upstream.register(["subscribe", "rpc"])
+    while True:
+        event = upstream.next_event()
+        if event["kind"] == "rpc":
+            upstream.answer(event, result={"data": {"sum": 3}})
+        else:
+            upstream.answer(event, error=(403, "members only"))
+
+One thread at a time may use a connection; it never reconnects by itself. The
 protocol is specified in docs/upstream-protocol.md.
 
 On the command line:
@@ -22,6 +32,7 @@ import argparse
 import collections
 import hashlib
 import hmac
+import json
 import os
 import selectors
 import socket
@@ -36,17 +47,31 @@ LENGTH_MIN = 12
 NAME_MAX = 255
 ROOMS_MAX = 1024
 PING_MAX = 64
-ANSWER_MAX = 4096  # length of a frame from the broker
+NAMES_MAX = 256  # in each list of a REGISTER
 MAX_FRAME = 1024 * 1024  # until WELCOME says otherwise
 
 NONE, ACCEPTED, SEQUENCED, REPLICATED = range(4)
 CONTENTS = ("json", "text", "bytes")
+EVENTS = (
+    "connect",
+    "subscribe",
+    "publish",
+    "rpc",
+    "refresh",
+    "sub_refresh",
+    "message",
+    "disconnect",
+    "unsubscribe",
+)
+VERDICTS = ("result", "error", "temporary_error", "disconnect")
 KEY_FLAG, SKIP_HISTORY_FLAG, KNOWN_FLAGS = 0x04, 0x20, 0x3F
 
 TYPES = {
     0x01: "HELLO",
     0x02: "PUBLISH",
     0x03: "BROADCAST",
+    0x04: "REGISTER",
+    0x05: "ANSWER",
     0x20: "PING",
     0x21: "PONG",
     0x80: "CHALLENGE",
@@ -55,6 +80,7 @@ TYPES = {
     0x83: "ERROR",
     0x84: "CREDIT",
     0x85: "GOAWAY",
+    0x86: "EVENT",
 }
 TYPE_BYTES = {name: byte for byte, name in TYPES.items()}
 
@@ -130,6 +156,7 @@ class Upstream:
         self._timeout = timeout
         self._received = bytearray()
         self._answers = collections.OrderedDict()
+        self._events = collections.deque()
         self._goaway_ms = None
         self._pong = None
         self._published = 0
@@ -176,6 +203,37 @@ class Upstream:
         while not self._answers:
             self._wait()
         return self._answers.popitem(last=False)
+
+    def register(self, kinds, namespaces=(), methods=()):
+        """Registers for events of these kinds (see EVENTS), of channels in these namespaces (none for all,
+        "" for channels without one) and of calls of these methods (none for all)."""
+        self._last_request += 1
+        request = self._last_request
+        events = sum(1 << EVENTS.index(kind) for kind in set(kinds))
+        frame = {"type": "REGISTER", "request_id": request, "events": events}
+        self._write(encode(dict(frame, namespaces=list(namespaces), methods=list(methods))))
+        self._receipt(request, ACCEPTED)
+
+    def next_event(self):
+        """The next event, waiting for it: a dict with kind, subject, user, client, data and the rest."""
+        while not self._events:
+            self._wait()
+        return self._events.popleft()
+
+    def answer(self, event, result=None, error=None, temporary=False, disconnect=None):
+        """Answers an event: with a result (a dict, see the protocol), or refuses it with `error`, or closes
+        the client with `disconnect`, both (code, text)."""
+        if event["request_id"] == 0:
+            return
+        verdict, (code, text), body = "result", (0, ""), b""
+        if error is not None:
+            verdict, (code, text) = "temporary_error" if temporary else "error", error
+        elif disconnect is not None:
+            verdict, (code, text) = "disconnect", disconnect
+        elif result:
+            body = json.dumps(result).encode()
+        frame = {"type": "ANSWER", "request_id": event["request_id"], "verdict": verdict}
+        self._write(encode(dict(frame, code=code, text=text, result=body)))
 
     def ping(self):
         """Asks for a sign of life: the seconds that it took."""
@@ -305,6 +363,8 @@ class Upstream:
             if frame["request_id"] == 0 or frame["code"] in CLOSING:
                 raise refused
             self._answers[frame["request_id"]] = refused
+        elif kind == "EVENT":
+            self._events.append(dict(frame, **_client(frame["info"])))
         elif kind == "CREDIT":
             self._credit = max(self._credit, frame["total"])
         elif kind == "GOAWAY":
@@ -317,7 +377,7 @@ class Upstream:
             raise UpstreamError(f"{kind} from the broker")
 
     def _next_frame(self):
-        decoded = decode(self._received, ANSWER_MAX)
+        decoded = decode(self._received, MAX_FRAME)
         if decoded is None:
             return None
         frame, size = decoded
@@ -404,6 +464,18 @@ def encode(frame):
         flags = _flags(frame)
         count = struct.pack("<H", len(rooms))
         body = (frame["key"] or b"") + count + b"".join(rooms) + frame["payload"]
+    elif kind == "REGISTER":
+        lists = [_names(frame[field]) for field in ("namespaces", "methods")]
+        body = struct.pack("<I", frame["events"]) + b"".join(lists)
+    elif kind == "ANSWER":
+        head = struct.pack("<BBHI", VERDICTS.index(frame["verdict"]), 0, 0, frame["code"])
+        body = head + _counted(frame["text"]) + frame["result"]
+    elif kind == "EVENT":
+        name = frame["subject"]
+        numbers = EVENTS.index(frame["kind"]), CONTENTS.index(frame["content"]), 0
+        head = struct.pack("<BBHII", *numbers, frame["deadline_ms"], frame["code"])
+        info = struct.pack("<I", len(frame["info"])) + frame["info"]
+        body = head + _counted(frame["text"]) + info + frame["data"]
     elif kind in ("PING", "PONG"):
         body = frame["body"]
         if len(body) > PING_MAX:
@@ -484,6 +556,8 @@ def _fields(kind, flags, name, body):
         room = _room(name)
         key, payload = _split_key(flags, body)
         return {"room": room, **options, "key": key, "payload": payload}
+    if kind == "EVENT":
+        return {"subject": _text(name), **_event(body)}
     if kind in ("CHALLENGE", "WELCOME", "GOAWAY"):
         return {"node": _text(name), **_server_body(kind, body)}
     options = _options(flags) if kind == "BROADCAST" else {}
@@ -493,6 +567,10 @@ def _fields(kind, flags, name, body):
         key, rest = _split_key(flags, body)
         rooms, payload = _rooms(rest)
         return {"rooms": rooms, **options, "key": key, "payload": payload}
+    if kind == "REGISTER":
+        return _register(body)
+    if kind == "ANSWER":
+        return _answer(body)
     if kind in ("PING", "PONG"):
         if len(body) > PING_MAX:
             raise FrameError(MALFORMED, "body is above 64 bytes")
@@ -527,6 +605,71 @@ def _server_body(kind, body):
     if level > REPLICATED:
         raise FrameError(UNSUPPORTED, "acknowledgement level is not known")
     return {"level": level, "duplicate": bool(duplicate), "epoch": epoch, "offset": offset}
+
+
+def _register(body):
+    (events,) = struct.unpack("<I", _take(body, 0, 4))
+    if events >> len(EVENTS):
+        raise FrameError(UNSUPPORTED, "event bit is not known")
+    lists, at = [], 4
+    for _ in range(2):
+        (count,) = struct.unpack("<H", _take(body, at, 2))
+        if count > NAMES_MAX:
+            raise FrameError(MALFORMED, "a list has at most 256 names")
+        names, at = [], at + 2
+        for _ in range(count):
+            (length,) = struct.unpack("<H", _take(body, at, 2))
+            names.append(_text(_take(body, at + 2, length)))
+            at += 2 + length
+        lists.append(names)
+    _exactly(body[at:], 0)
+    return {"events": events, "namespaces": lists[0], "methods": lists[1]}
+
+
+def _answer(body):
+    verdict, zero, zeros, code = struct.unpack("<BBHI", _take(body, 0, 8))
+    if zero or zeros:
+        raise FrameError(UNSUPPORTED, "reserved bytes are not 0")
+    if verdict >= len(VERDICTS):
+        raise FrameError(UNSUPPORTED, "verdict is not known")
+    text, at = _counted_text(body, 8)
+    return {"verdict": VERDICTS[verdict], "code": code, "text": text, "result": body[at:]}
+
+
+def _event(body):
+    kind, content, reserved, deadline_ms, code = struct.unpack("<BBHII", _take(body, 0, 12))
+    if reserved:
+        raise FrameError(UNSUPPORTED, "reserved bytes are not 0")
+    if kind >= len(EVENTS) or content >= len(CONTENTS):
+        raise FrameError(UNSUPPORTED, "event kind or content is not known")
+    text, at = _counted_text(body, 12)
+    (length,) = struct.unpack("<I", _take(body, at, 4))
+    info = _take(body, at + 4, length)
+    fields = {"kind": EVENTS[kind], "content": CONTENTS[content], "deadline_ms": deadline_ms}
+    return {**fields, "code": code, "text": text, "info": info, "data": body[at + 4 + length :]}
+
+
+def _client(info):
+    """User, client id and infos of a client, from their flat form."""
+    user, at = _counted_text(info, 0)
+    client, at = _counted_text(info, at)
+    parts = []
+    for _ in range(2):
+        content, length = struct.unpack("<BI", _take(info, at, 5))
+        parts.append(_take(info, at + 5, length))
+        at += 5 + length
+    return {"user": user, "client": client, "conn_info": parts[0], "chan_info": parts[1]}
+
+
+def _counted_text(body, at):
+    (length,) = struct.unpack("<H", _take(body, at, 2))
+    return _utf8(_take(body, at + 2, length)), at + 2 + length
+
+
+def _names(names):
+    if len(names) > NAMES_MAX or any(len(name.encode()) > NAME_MAX for name in names):
+        raise ValueError("a list has at most 256 names of at most 255 bytes")
+    return struct.pack("<H", len(names)) + b"".join(_counted(name) for name in names)
 
 
 def _hello(body):

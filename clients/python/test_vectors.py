@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE))
 import ringcast_upstream as upstream  # noqa: E402
 
 VECTORS = HERE.parent.parent / "tests" / "vectors" / "upstream" / "vectors.json"
-HEX_FIELDS = ("payload", "key", "body", "challenge", "mac")
+HEX_FIELDS = ("payload", "key", "body", "challenge", "mac", "result", "info", "data")
 
 
 class Vectors(unittest.TestCase):

@@ -107,7 +107,7 @@ counters! {
         /// Join and leave pushes that a storm did not leave room for.
         counter memberships_dropped_total,
         /// Events sent to the service thread.
-        counter events_total,
+        counter events_sent_total,
         /// Homes given up for new rooms, because the table was full.
         counter homes_evicted_total,
         /// Frames taken from lanes.

@@ -315,7 +315,7 @@ impl Core {
 
     /// Hands an event to the service thread. Room was checked by the caller.
     pub(super) fn send_event(&mut self, event: &Event<'_>) {
-        self.stats.shard.events_total.add(1);
+        self.stats.shard.events_sent_total.add(1);
         let service = NodeId(self.settings.shards);
         let sent = self.outlets.request(service, &Request::Event(*event));
         sent.expect("events are sent only while lanes have room");
