@@ -5,11 +5,11 @@ import { createHmac } from "node:crypto";
 import { CONFIG } from "./broker.mjs";
 import { Client, until } from "./sdk.mjs";
 
-const SECRET = "a secret of the tests that is long enough to be one";
+export const SECRET = "a secret of the tests that is long enough to be one";
 const WITH_TOKENS = [...CONFIG, "--set", `token.hmac_secrets=${SECRET}`];
 const QUICK = ["expired_close_delay", "expired_sub_close_delay"].flatMap((key) => ["--set", `client.${key}=0s`]);
 
-function token(claims, secret = SECRET) {
+export function token(claims, secret = SECRET) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
   return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
