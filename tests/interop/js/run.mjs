@@ -11,7 +11,9 @@ import { ENCODINGS } from "./sdk.mjs";
 import commands from "./commands.mjs";
 import connections from "./connections.mjs";
 import delta from "./delta.mjs";
+import orders from "./orders.mjs";
 import recovery from "./recovery.mjs";
+import tokens from "./tokens.mjs";
 
 const TEST_MS = 20_000;
 
@@ -56,10 +58,11 @@ if (!existsSync(BINARY)) {
   console.log(`there is no ${BINARY}: cargo build --release, or name a broker with RINGCAST_BIN`);
   process.exit(1);
 }
+const tests = { ...connections, ...commands, ...recovery, ...delta, ...tokens, ...orders };
 const part = process.argv[2] ?? "";
 let passed = 0;
 let failed = 0;
-for (const [name, test] of Object.entries({ ...connections, ...commands, ...recovery, ...delta })) {
+for (const [name, test] of Object.entries(tests)) {
   for (const encoding of Object.keys(ENCODINGS)) {
     const title = `${name} (${encoding})`;
     if (!title.includes(part)) continue;

@@ -1,3 +1,5 @@
+//! Commands in JSON: worked documents, bounds and what is refused.
+
 use super::*;
 use crate::wire::client::{Commands, Encoding};
 

@@ -1,3 +1,5 @@
+//! Replies in JSON: worked documents, bounds and what is refused.
+
 use super::*;
 use crate::wire::client::flat::push_tag;
 use crate::wire::client::{Data, ErrorCode};

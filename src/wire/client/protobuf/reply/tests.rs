@@ -1,3 +1,5 @@
+//! Replies in Protobuf: worked documents, bounds and what is refused.
+
 use super::*;
 use crate::base::Content;
 use crate::wire::client::flat::push_tag;
