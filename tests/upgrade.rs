@@ -82,7 +82,11 @@ fn a_subprotocol_is_chosen_when_one_is_known() {
         upgrade(Some("chat, centrifuge-json")),
         Ok(Some("centrifuge-json".into()))
     );
-    assert_eq!(upgrade(Some("centrifuge-protobuf")), Err(400));
+    assert_eq!(
+        upgrade(Some("centrifuge-protobuf")),
+        Ok(Some("centrifuge-protobuf".into()))
+    );
+    assert_eq!(upgrade(Some("chat")), Err(400));
 }
 
 #[test]

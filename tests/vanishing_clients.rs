@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
-use support::{Broker, Client, Metrics, dial, frame};
+use support::{Broker, Client, Metrics, dial, frame, until};
 
 /// Ends a stream with a reset instead of an orderly end.
 fn reset(stream: TcpStream) {
@@ -99,8 +99,16 @@ fn half_of_two_thousand_clients_vanish_and_leave_nothing_behind() {
             .all(|gauge| metrics.sum(gauge) == 0)
             && nothing_is_out(metrics)
     });
-    // The homes know that nobody is left: a publication goes nowhere.
-    let before = broker.metrics();
+    // The homes know that nobody is left, once they have read so: a publication goes nowhere.
+    let mut before = broker.metrics();
+    until("quiet lanes", || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let now = broker.metrics();
+        let frames = |metrics: &support::Metrics| metrics.sum("lane_frames_total");
+        let is_quiet = frames(&now) == frames(&before);
+        before = now;
+        is_quiet.then_some(())
+    });
     for n in 0..ROOMS {
         let message = Message::new(Content::Json, b"0", AckLevel::Sequenced);
         upstream.publish(&room_of(n), &message).unwrap();
