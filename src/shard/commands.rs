@@ -57,7 +57,7 @@ impl Core {
                 Action::Serve(request) => self.serve(slot, command.id, request),
                 Action::Close(reason) => return self.close(slot, reason),
             }
-            if self.is_held(slot) {
+            if self.is_waiting(slot) {
                 if !commands.rest().is_empty() {
                     self.hold(slot, commands.rest(), true);
                 }
@@ -96,9 +96,16 @@ impl Core {
         self.send_notices() && self.has_room(COMMAND_OUTPUT_MAX)
     }
 
+    /// Whether a new message has to wait behind others.
     fn is_held(&self, slot: u32) -> bool {
         let extra = self.conns.get(slot).and_then(|conn| conn.extra.as_ref());
-        extra.is_some_and(|extra| extra.is_waiting() || extra.stalled || !extra.held.is_empty())
+        self.is_waiting(slot) || extra.is_some_and(|extra| !extra.held.is_empty())
+    }
+
+    /// Whether the next command has to wait for an earlier one or for lane room.
+    fn is_waiting(&self, slot: u32) -> bool {
+        let extra = self.conns.get(slot).and_then(|conn| conn.extra.as_ref());
+        extra.is_some_and(|extra| extra.is_waiting() || extra.stalled)
     }
 
     /// Keeps a message, or with `front` the rest of one, until the commands before it are done.
