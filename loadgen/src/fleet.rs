@@ -209,6 +209,7 @@ fn shares(clients: &Clients, run: u16, descriptors: u64) -> Result<Vec<Share>, S
         connections: boundary(clients.connections, workers, worker)
             ..boundary(clients.connections, workers, worker + 1),
         rooms: clients.rooms,
+        crowd: clients.crowd,
         target: clients.target,
         source_base,
         in_flight_max: clients.in_flight,

@@ -11,7 +11,9 @@ mod options;
 mod order;
 mod payload;
 mod peer;
+mod presence;
 mod publisher;
+mod recover;
 mod report;
 mod scenario;
 mod slow;
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
         Command::Fanout(fanout) => (scenario::fanout(&fanout), fanout.clients.json),
         Command::Idle(idle) => (scenario::idle(&idle), idle.clients.json),
         Command::Publish(publish) => (scenario::publish(&publish), publish.json),
+        Command::Presence(options) => (presence::run(&options), options.clients.json),
+        Command::Recover(recover) => (recover::run(&recover), recover.json),
     };
     match result {
         Ok(report) => {

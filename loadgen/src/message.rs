@@ -76,7 +76,8 @@ fn split_at_quote(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..quote], &bytes[quote + 1..]))
 }
 
-fn room_number(channel: &[u8]) -> Option<u32> {
+/// The number of a room, given its name; `None` for a name that is not ours.
+pub(crate) fn room_number(channel: &[u8]) -> Option<u32> {
     let digits = channel.strip_prefix(ROOM_PREFIX.as_bytes())?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }

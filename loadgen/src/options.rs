@@ -29,6 +29,14 @@ pub(crate) enum Command {
     /// Publish to rooms without subscribers: publications per second, until the last publication to
     /// every room is acknowledged with an offset that covers all of them
     Publish(Publish),
+    /// Drop clients at random while publications flow, have them come back and recover, and check
+    /// that each has seen every publication of its rooms exactly once. Wants a broker whose rooms
+    /// force recovery, with a history of `--history` publications
+    Recover(Recover),
+    /// Subscribe all clients to one big room and many small ones, check that presence statistics count
+    /// them, and that they count nobody after all have left. Wants a broker with presence on, which
+    /// clients without a user may ask for
+    Presence(Presence),
 }
 
 /// Options of `fanout`.
@@ -86,6 +94,70 @@ pub(crate) struct Publish {
     pub(crate) json: bool,
 }
 
+/// Options of `recover`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Recover {
+    /// Where the broker listens for clients
+    #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDR")]
+    pub(crate) target: SocketAddrV4,
+    /// Path of the WebSocket endpoint
+    #[arg(long, default_value = "/connection/websocket", value_name = "PATH")]
+    pub(crate) path: String,
+    /// Where the broker listens for upstream services
+    #[arg(long, default_value = "127.0.0.1:8001", value_name = "ADDR")]
+    pub(crate) upstream: SocketAddr,
+    /// Clients
+    #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) clients: u32,
+    /// Rooms
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = rooms())]
+    pub(crate) rooms: u32,
+    /// Rooms of each client
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rooms_each: u32,
+    /// Publications per second in all, on a schedule that does not wait for the broker
+    #[arg(long, default_value = "1000", value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub(crate) rate: f64,
+    /// Bytes of one payload: a JSON string, its quotes included
+    #[arg(long, default_value = "128", value_name = "BYTES", value_parser = parse_payload_bytes)]
+    pub(crate) payload: usize,
+    /// How long to publish and to drop clients
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) duration: Duration,
+    /// Mean time from a client's connect to its drop, the longest being twice that; one drop in eight
+    /// comes within a millisecond instead
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) drop_every: Duration,
+    /// Publications that the history of a room holds: a client that is no further behind must recover
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    pub(crate) history: u64,
+    /// Worker threads
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) workers: u32,
+    /// Give up when no client has come up, or to the end of its rooms, for this long
+    #[arg(long, default_value = "15s", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) grace: Duration,
+    /// Process to read CPU time and memory of
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
+    /// Print one JSON object instead of the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `presence`; `--rooms` is not looked at.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Presence {
+    #[command(flatten)]
+    pub(crate) clients: Clients,
+    /// Clients of the big room
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pub(crate) big_room: u32,
+    /// Small rooms, in turn for the other clients
+    #[arg(long, default_value_t = 800, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) small_rooms: u32,
+}
+
 /// Who connects, and how.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Clients {
@@ -101,6 +173,9 @@ pub(crate) struct Clients {
     /// Rooms; connection i subscribes to room i modulo N
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = rooms())]
     pub(crate) rooms: u32,
+    /// Connections that all subscribe to room 0; the others then to the other rooms in turn.
+    #[arg(skip)]
+    pub(crate) crowd: u32,
     /// Worker threads, one ring each; the default is one per core, or as many as the descriptor
     /// limit asks for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]

@@ -61,6 +61,19 @@ impl Order {
         }
     }
 
+    /// The latest publication that has come or was skipped; 0 before the first.
+    pub(crate) fn last(&self) -> u32 {
+        self.next - 1
+    }
+
+    /// Publications up to `number` do not come and are not missing: how many those are. Gaps before
+    /// the latest publication stay.
+    pub(crate) fn skip(&mut self, number: u32) -> u32 {
+        let skipped = (number + 1).saturating_sub(self.next);
+        self.next += skipped;
+        skipped
+    }
+
     /// How many of the publications 1 to `published` have not come.
     pub(crate) fn missing(&self, published: u32) -> u32 {
         let in_gaps = self.gaps.as_ref().map_or(0, |gaps| gaps.missing());
@@ -150,6 +163,17 @@ mod tests {
         }
         assert_eq!(order.missing(7), 3);
         assert_eq!(order.missing(9), 5);
+    }
+
+    #[test]
+    fn what_is_skipped_is_not_missing_and_a_gap_before_it_is() {
+        let mut order = Order::new();
+        order.take(1);
+        order.take(3);
+        assert_eq!((order.skip(7), order.last()), (4, 7));
+        assert_eq!(order.skip(5), 0);
+        assert_eq!(order.take(8), New);
+        assert_eq!((order.missing(8), order.missing(9)), (1, 2));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::host::{Cpu, Reading};
 use crate::publisher::Outcome;
+use crate::recover::RecoveryReport;
 use crate::slow::SlowOutcome;
 use crate::tally::Tally;
 use hdrhistogram::Histogram;
@@ -33,6 +34,10 @@ pub(crate) struct Report {
     pub(crate) delivery: Option<DeliveryReport>,
     /// The quiet time of `idle`.
     pub(crate) hold: Option<HoldReport>,
+    /// Drops and recoveries; only in `recover`.
+    pub(crate) recovery: Option<RecoveryReport>,
+    /// Who was there; only in `presence`.
+    pub(crate) presence: Option<PresenceReport>,
     /// Slow readers, if there were any.
     pub(crate) slow_readers: Option<SlowOutcome>,
     /// The server's CPU and memory, if its process id was given.
@@ -141,6 +146,26 @@ pub(crate) struct HoldReport {
     pub(crate) closed: u64,
 }
 
+/// Who was there, as the server said.
+#[derive(Debug, Serialize)]
+pub(crate) struct PresenceReport {
+    /// Rooms asked about.
+    pub(crate) rooms: u32,
+    /// Of those, rooms with as many clients as had subscribed.
+    pub(crate) rooms_right: u32,
+    /// Clients in all rooms.
+    pub(crate) clients: u64,
+    /// From when all had left until no room had any; `None` when that took too long.
+    pub(crate) empty_after_seconds: Option<f64>,
+}
+
+impl PresenceReport {
+    /// Whether every room had the clients that it should have, then and after.
+    pub(crate) fn is_right(&self) -> bool {
+        self.rooms_right == self.rooms && self.empty_after_seconds.is_some()
+    }
+}
+
 /// The server's CPU and memory.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct ServerReport {
@@ -234,7 +259,8 @@ impl CpuReport {
 }
 
 impl Latency {
-    fn new(histogram: &Histogram<u64>) -> Self {
+    /// Of a histogram in nanoseconds.
+    pub(crate) fn new(histogram: &Histogram<u64>) -> Self {
         let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e6;
         Self {
             p50_ms: ms(0.5),
@@ -365,6 +391,22 @@ impl fmt::Display for Report {
                 hold.seconds,
                 grouped(hold.pings_answered),
                 grouped(hold.closed)
+            )?;
+        }
+        if let Some(recovery) = &self.recovery {
+            write!(f, "{recovery}")?;
+        }
+        if let Some(presence) = &self.presence {
+            let empty = match presence.empty_after_seconds {
+                Some(seconds) => format!("empty {seconds:.2} s after all had left"),
+                None => "NOT EMPTY after all had left".to_owned(),
+            };
+            writeln!(
+                f,
+                "presence     {} clients; {} of {} rooms right; {empty}",
+                grouped(presence.clients),
+                grouped(u64::from(presence.rooms_right)),
+                grouped(u64::from(presence.rooms))
             )?;
         }
         if let Some(slow) = &self.slow_readers {

@@ -2,7 +2,7 @@
 
 use crate::fleet::{Fleet, POLL};
 use crate::host::{self, Cpu, Reading};
-use crate::options::{self, Clients, Fanout, Idle, Publications, Publish};
+use crate::options::{self, Clients, Fanout, Idle, Key, Publications, Publish};
 use crate::publisher::{self, Outcome, Plan};
 use crate::report::{
     ConnectReport, CpuReport, DeliveryReport, HoldReport, LoadgenReport, PublishReport, Report,
@@ -10,7 +10,7 @@ use crate::report::{
 };
 use crate::slow::SlowReaders;
 use crate::tally::Tally;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -24,8 +24,11 @@ pub(crate) fn fanout(options: &Fanout) -> Result<Report, String> {
     let mut plan = plan(&options.publications, options.clients.rooms)?;
     plan.rate = options.rate;
     plan.burst = options.burst;
-    check_target(&options.clients)?;
-    drop(connect_upstream(&options.publications)?);
+    check_target(options.clients.target)?;
+    drop(connect_upstream(
+        options.publications.upstream,
+        options.publications.key(),
+    )?);
     let slow = SlowReaders::connect(
         options.slow_readers,
         options.clients.rooms,
@@ -34,7 +37,7 @@ pub(crate) fn fanout(options: &Fanout) -> Result<Report, String> {
     )?;
     let stage = Stage::connect(&options.clients, plan.run)?;
 
-    let upstream = connect_upstream(&options.publications)?;
+    let upstream = connect_upstream(options.publications.upstream, options.publications.key())?;
     let before = stage.mark()?;
     let outcome = stage.publish(&plan, upstream, options.grace)?;
     let after = stage.mark()?;
@@ -59,7 +62,7 @@ pub(crate) fn fanout(options: &Fanout) -> Result<Report, String> {
 
 /// Connects, subscribes and holds.
 pub(crate) fn idle(options: &Idle) -> Result<Report, String> {
-    check_target(&options.clients)?;
+    check_target(options.clients.target)?;
     let stage = Stage::connect(&options.clients, publisher::run_number())?;
     let before = stage.mark()?;
     let failed_before = stage.fleet.failed();
@@ -94,7 +97,7 @@ pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
     let mut plan = plan(&options.publications, options.rooms)?;
     plan.level = options.ack.level();
     plan.settle_every_room();
-    let upstream = connect_upstream(&options.publications)?;
+    let upstream = connect_upstream(options.publications.upstream, options.publications.key())?;
     let progress = publisher::Progress::default();
     let server_before = read_server(options.server_pid)?;
     let own_before = read_own()?;
@@ -131,14 +134,14 @@ pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
 }
 
 /// A run with its connections up.
-struct Stage {
+pub(crate) struct Stage {
     fleet: Fleet,
     readings: Readings,
     server_pid: Option<u32>,
 }
 
 /// The readings around connecting.
-struct Readings {
+pub(crate) struct Readings {
     server_before: Option<Reading>,
     server_connected: Option<Reading>,
     own_before: Reading,
@@ -146,7 +149,7 @@ struct Readings {
 }
 
 /// The readings at the beginning or the end of the part that is measured.
-struct Mark {
+pub(crate) struct Mark {
     at_ns: u64,
     server: Option<Reading>,
     own: Reading,
@@ -155,7 +158,7 @@ struct Mark {
 
 impl Stage {
     /// Brings the connections up and lets them settle.
-    fn connect(clients: &Clients, run: u16) -> Result<Self, String> {
+    pub(crate) fn connect(clients: &Clients, run: u16) -> Result<Self, String> {
         let mut fleet = Fleet::start(clients, run)?;
         let server_before = read_server(clients.server_pid)?;
         let own_before = read_own()?;
@@ -196,13 +199,18 @@ impl Stage {
     }
 
     /// Reads where all stand now.
-    fn mark(&self) -> Result<Mark, String> {
+    pub(crate) fn mark(&self) -> Result<Mark, String> {
         Ok(Mark {
             server: read_server(self.server_pid)?,
             own: read_own()?,
             workers: self.fleet.cpu(),
             at_ns: host::now_ns(),
         })
+    }
+
+    /// Ends the connections.
+    pub(crate) fn finish(self, published: u64) -> Result<(Tally, Readings), String> {
+        Ok((self.fleet.finish(published)?, self.readings))
     }
 
     /// Publishes and waits until everything was delivered, or nothing more comes for `grace`.
@@ -249,7 +257,7 @@ impl Stage {
 
 impl Readings {
     /// The parts of a report that every run with connections has; `each` is what CPU is divided by.
-    fn report(
+    pub(crate) fn report(
         &self,
         clients: &Clients,
         tally: &Tally,
@@ -314,7 +322,7 @@ fn per_connection(before: &Reading, after: &Reading, tally: &Tally) -> Option<f6
     (tally.subscribed > 0).then(|| growth / tally.subscribed as f64)
 }
 
-fn empty_report() -> Report {
+pub(crate) fn empty_report() -> Report {
     Report {
         schema_version: SCHEMA_VERSION,
         command: options::command_line(std::env::args()),
@@ -323,6 +331,8 @@ fn empty_report() -> Report {
         publish: None,
         delivery: None,
         hold: None,
+        recovery: None,
+        presence: None,
         slow_readers: None,
         server: None,
         loadgen: LoadgenReport::default(),
@@ -338,17 +348,20 @@ fn plan(publications: &Publications, rooms: u32) -> Result<Plan, String> {
 }
 
 /// Finds out before the run whether anybody listens.
-fn check_target(clients: &Clients) -> Result<(), String> {
-    let target = SocketAddr::from(clients.target);
+pub(crate) fn check_target(target: SocketAddrV4) -> Result<(), String> {
+    let target = SocketAddr::from(target);
     match TcpStream::connect_timeout(&target, CHECK_TIMEOUT) {
         Ok(_) => Ok(()),
         Err(error) => Err(unreachable_at("clients", "--listen", target, &error)),
     }
 }
 
-fn connect_upstream(publications: &Publications) -> Result<ringcast::client::Upstream, String> {
-    publisher::connect(publications.upstream, publications.key())
-        .map_err(|error| unreachable_at("upstreams", "--upstream", publications.upstream, &error))
+pub(crate) fn connect_upstream(
+    upstream: SocketAddr,
+    key: Option<&Key>,
+) -> Result<ringcast::client::Upstream, String> {
+    publisher::connect(upstream, key)
+        .map_err(|error| unreachable_at("upstreams", "--upstream", upstream, &error))
 }
 
 fn unreachable_at(
@@ -363,7 +376,7 @@ fn unreachable_at(
     )
 }
 
-fn read_server(pid: Option<u32>) -> Result<Option<Reading>, String> {
+pub(crate) fn read_server(pid: Option<u32>) -> Result<Option<Reading>, String> {
     let Some(pid) = pid else {
         return Ok(None);
     };
@@ -373,19 +386,19 @@ fn read_server(pid: Option<u32>) -> Result<Option<Reading>, String> {
     }
 }
 
-fn read_own() -> Result<Reading, String> {
+pub(crate) fn read_own() -> Result<Reading, String> {
     host::read_process(std::process::id()).map_err(|error| format!("/proc: {error}"))
 }
 
 /// One line on standard error per second.
-struct Ticker {
+pub(crate) struct Ticker {
     started: Instant,
     last: Instant,
     last_count: u64,
 }
 
 impl Ticker {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = Instant::now();
         Self {
             started: now,
@@ -399,7 +412,7 @@ impl Ticker {
     }
 
     /// `line` is given the growth of `count` per second since the last line.
-    fn tick_rate(&mut self, count: u64, line: impl FnOnce(String) -> String) {
+    pub(crate) fn tick_rate(&mut self, count: u64, line: impl FnOnce(String) -> String) {
         let since = self.last.elapsed();
         if since >= Duration::from_secs(1) {
             let grown = count.saturating_sub(self.last_count);

@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     ConnectRefused(u32),
     /// The subscribe command was answered with this error code.
     SubscribeRefused(u32),
+    /// A room to be recovered has no history or hands out no positions.
+    NotRecoverable,
     /// The frame breaks RFC 6455.
     Frame,
     /// The message is none that the client protocol allows here.
@@ -57,6 +59,7 @@ impl fmt::Display for Failure {
             Self::AcceptKey => f.write_str("upgrade: wrong accept key"),
             Self::ConnectRefused(code) => write!(f, "connect command: error {code}"),
             Self::SubscribeRefused(code) => write!(f, "subscribe command: error {code}"),
+            Self::NotRecoverable => f.write_str("subscribe command: the room is not recoverable"),
             Self::Frame => f.write_str("frame breaks RFC 6455"),
             Self::Message => f.write_str("unexpected message"),
             Self::Closed(code) => write!(f, "closed by the server: {code}"),

@@ -40,6 +40,8 @@ pub(crate) struct Share {
     pub(crate) connections: Range<u32>,
     /// Rooms of the run.
     pub(crate) rooms: u32,
+    /// Connections of the run that all subscribe to room 0, see [`room_of`].
+    pub(crate) crowd: u32,
     /// Where the connections go.
     pub(crate) target: SocketAddrV4,
     /// First two bytes of the source addresses; `None` leaves the choice to the kernel.
@@ -154,7 +156,8 @@ impl Worker {
             if self.tally.first_connect_ns.is_none() {
                 self.tally.first_connect_ns = Some(host::now_ns());
             }
-            let peer = Peer::new(self.next % self.share.rooms, self.numbers.next());
+            let room = room_of(self.next, self.share.rooms, self.share.crowd);
+            let peer = Peer::new(room, self.numbers.next());
             match self.peers.get_mut(conn.slot as usize) {
                 // The slot of a connection that failed; publishing has not begun.
                 Some(gone) => *gone = peer,
@@ -303,8 +306,18 @@ impl Worker {
     }
 }
 
+/// The room of a connection: in turn, after a crowd that is all in room 0 and leaves the other rooms
+/// to the others.
+pub(crate) fn room_of(connection: u32, rooms: u32, crowd: u32) -> u32 {
+    match crowd {
+        0 => connection % rooms,
+        _ if connection < crowd => 0,
+        _ => 1 + (connection - crowd) % (rooms - 1),
+    }
+}
+
 /// Publications of one room, when `published` went to `rooms` rooms in turn, room 0 first.
-fn publications_of(room: u32, rooms: u32, published: u64) -> u32 {
+pub(crate) fn publications_of(room: u32, rooms: u32, published: u64) -> u32 {
     let (each, more) = (published / u64::from(rooms), published % u64::from(rooms));
     each as u32 + u32::from(u64::from(room) < more)
 }
@@ -319,6 +332,13 @@ fn is_under_way(stage: &Stage) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crowd_has_a_room_of_its_own() {
+        let rooms = |crowd| -> Vec<u32> { (0..5).map(|i| room_of(i, 3, crowd)).collect() };
+        assert_eq!(rooms(0), [0, 1, 2, 0, 1]);
+        assert_eq!(rooms(2), [0, 0, 1, 2, 1]);
+    }
 
     #[test]
     fn publications_in_turn_reach_the_first_rooms_first() {
