@@ -3,7 +3,10 @@
 
 mod support;
 
-use ringcast::client::{Event, EventAnswer, EventKind, Upstream};
+use ringcast::base::Content;
+use ringcast::client::{
+    AckLevel, Event, EventAnswer, EventKind, Message, Order, OrderKind, Upstream,
+};
 use serde_json::{Value, json};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
@@ -253,6 +256,82 @@ fn commands_behind_one_that_a_service_decides_on_keep_their_order() {
     for id in [3, 6] {
         let reply = &replies[&Some(id)];
         assert_eq!(reply["presence_stats"]["num_clients"], 1, "{reply}");
+    }
+}
+
+#[test]
+fn a_service_gives_orders_to_the_connections_of_a_user() {
+    let broker = broker("--set channels.publish_hook=false --set channels.subscribe_hook=false");
+    let _service = Service::start(&broker, &[EventKind::Connect], &[], &[], |event| {
+        let user = String::from_utf8_lossy(&event.data).into_owned();
+        Some(json!({"user": user.trim_matches('"')}).to_string())
+    });
+    let mut upstream = broker.upstream();
+    let mut clients: Vec<Client> = (0..4).map(|_| connect(&broker, json!("42")).0).collect();
+    let (mut bystander, _) = connect(&broker, json!("43"));
+    upstream
+        .order(&Order {
+            data: br#"{"hello":1}"#,
+            ..Order::new(OrderKind::Message, "42")
+        })
+        .unwrap();
+    for client in &mut clients {
+        let push = client.document("the message");
+        assert_eq!(push["push"], json!({"message": {"data": {"hello": 1}}}));
+    }
+    let subscribe = Order {
+        channel: "team",
+        data: b"[1]",
+        ..Order::new(OrderKind::Subscribe, "42")
+    };
+    upstream.order(&subscribe).unwrap();
+    for client in &mut clients {
+        let push = client.document("the subscription");
+        assert_eq!(push["push"]["channel"], "team");
+        assert_eq!(push["push"]["subscribe"]["data"], json!([1]), "{push}");
+    }
+    let message = Message::new(Content::Json, b"7", AckLevel::Sequenced);
+    upstream.publish("team", &message).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.push().data, 7);
+    }
+    let unsubscribe = Order {
+        channel: "team",
+        client: &clients[0].id.clone(),
+        ..Order::new(OrderKind::Unsubscribe, "42")
+    };
+    upstream.order(&unsubscribe).unwrap();
+    let ended = json!({"code": 2000, "reason": "server unsubscribe"});
+    let push = clients[0].document("the end of the subscription");
+    assert_eq!(
+        push["push"],
+        json!({"channel": "team", "unsubscribe": ended})
+    );
+    upstream.publish("team", &message).unwrap();
+    assert_eq!(clients[1].push().data, 7, "the others stay");
+    let disconnect = Order {
+        close: (4_501, "not you"),
+        ..Order::new(OrderKind::Disconnect, "42")
+    };
+    upstream.order(&disconnect).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.closed("an order"), (4501, "not you".into()));
+    }
+    assert_eq!(
+        bystander.refused(json!({"ping": {}})),
+        108,
+        "nobody else is touched"
+    );
+    for wrong in [
+        Order::new(OrderKind::Message, ""),
+        Order::new(OrderKind::Message, "42"),
+        Order::new(OrderKind::Subscribe, "42"),
+        Order {
+            close: (1_000, "bye"),
+            ..Order::new(OrderKind::Disconnect, "42")
+        },
+    ] {
+        assert!(upstream.order(&wrong).is_err(), "{wrong:?}");
     }
 }
 

@@ -3,8 +3,8 @@
 
 use ringcast::base::{Content, Epoch, Offset};
 use ringcast::wire::upstream::{
-    AckLevel, ErrorCode, EventKind, Frame, HelloAuth, Names, Recovery, Rooms, Verdict, decode,
-    hello_mac, hello_mac_is_valid,
+    AckLevel, ErrorCode, EventKind, Frame, HelloAuth, Names, OrderKind, Recovery, Rooms, Verdict,
+    decode, hello_mac, hello_mac_is_valid,
 };
 use serde_json::Value;
 
@@ -18,6 +18,14 @@ const EVENTS: [&str; 9] = [
     "message",
     "disconnect",
     "unsubscribe",
+];
+const ORDERS: [&str; 6] = [
+    "disconnect",
+    "subscribe",
+    "unsubscribe",
+    "refresh",
+    "expire",
+    "message",
 ];
 const VERDICTS: [&str; 4] = ["result", "error", "temporary_error", "disconnect"];
 
@@ -195,6 +203,20 @@ impl<'a> Fields<'a> {
                 text: text(frame, "text"),
                 result: &self.result,
             },
+            "ORDER" => Frame::Order {
+                request,
+                user: text(frame, "user"),
+                kind: OrderKind::ALL[position(frame, "kind", &ORDERS)],
+                client: text(frame, "client"),
+                channel: text(frame, "channel"),
+                code: number(frame, "code") as u32,
+                text: text(frame, "text"),
+                expire_at_s: number(frame, "expire_at"),
+                info_content: content_of(frame, "info_content"),
+                info: &self.info,
+                content: content(frame),
+                data: &self.data,
+            },
             "PING" => Frame::Ping { request, body },
             "PONG" => Frame::Pong { request, body },
             _ => self.server_frame(request),
@@ -254,7 +276,11 @@ fn level(frame: &Value) -> AckLevel {
 }
 
 fn content(frame: &Value) -> Content {
-    match text(frame, "content") {
+    content_of(frame, "content")
+}
+
+fn content_of(frame: &Value, field: &str) -> Content {
+    match text(frame, field) {
         "json" => Content::Json,
         "text" => Content::Text,
         "bytes" => Content::Bytes,

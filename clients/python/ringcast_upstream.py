@@ -63,6 +63,7 @@ EVENTS = (
     "disconnect",
     "unsubscribe",
 )
+ORDERS = ("disconnect", "subscribe", "unsubscribe", "refresh", "expire", "message")
 VERDICTS = ("result", "error", "temporary_error", "disconnect")
 KEY_FLAG, SKIP_HISTORY_FLAG, KNOWN_FLAGS = 0x04, 0x20, 0x3F
 
@@ -72,6 +73,7 @@ TYPES = {
     0x03: "BROADCAST",
     0x04: "REGISTER",
     0x05: "ANSWER",
+    0x06: "ORDER",
     0x20: "PING",
     0x21: "PONG",
     0x80: "CHALLENGE",
@@ -234,6 +236,17 @@ class Upstream:
             body = json.dumps(result).encode()
         frame = {"type": "ANSWER", "request_id": event["request_id"], "verdict": verdict}
         self._write(encode(dict(frame, code=code, text=text, result=body)))
+
+    def order(self, kind, user="", **options):
+        """Has something done (see ORDERS) to the connections of a user, or to the one that `client` names.
+        Options: client, channel, code, text, expire_at, info and data (JSON as bytes)."""
+        self._last_request += 1
+        request = self._last_request
+        frame = {"type": "ORDER", "request_id": request, "user": user, "kind": kind}
+        defaults = {"client": "", "channel": "", "code": 0, "text": "", "expire_at": 0}
+        contents = {"info_content": "json", "info": b"", "content": "json", "data": b""}
+        self._write(encode({**frame, **defaults, **contents, **options}))
+        self._receipt(request, ACCEPTED)
 
     def ping(self):
         """Asks for a sign of life: the seconds that it took."""
@@ -470,6 +483,13 @@ def encode(frame):
     elif kind == "ANSWER":
         head = struct.pack("<BBHI", VERDICTS.index(frame["verdict"]), 0, 0, frame["code"])
         body = head + _counted(frame["text"]) + frame["result"]
+    elif kind == "ORDER":
+        name = frame["user"]
+        numbers = ORDERS.index(frame["kind"]), CONTENTS.index(frame["info_content"])
+        numbers += CONTENTS.index(frame["content"]), 0, frame["code"], frame["expire_at"]
+        texts = [_counted(frame[field]) for field in ("client", "channel", "text")]
+        info = struct.pack("<I", len(frame["info"])) + frame["info"]
+        body = struct.pack("<BBBBIQ", *numbers) + b"".join(texts) + info + frame["data"]
     elif kind == "EVENT":
         name = frame["subject"]
         numbers = EVENTS.index(frame["kind"]), CONTENTS.index(frame["content"]), 0
@@ -556,6 +576,8 @@ def _fields(kind, flags, name, body):
         room = _room(name)
         key, payload = _split_key(flags, body)
         return {"room": room, **options, "key": key, "payload": payload}
+    if kind == "ORDER":
+        return {"user": _text(name), **_order(body)}
     if kind == "EVENT":
         return {"subject": _text(name), **_event(body)}
     if kind in ("CHALLENGE", "WELCOME", "GOAWAY"):
@@ -634,6 +656,25 @@ def _answer(body):
         raise FrameError(UNSUPPORTED, "verdict is not known")
     text, at = _counted_text(body, 8)
     return {"verdict": VERDICTS[verdict], "code": code, "text": text, "result": body[at:]}
+
+
+def _order(body):
+    head = struct.unpack("<BBBBIQ", _take(body, 0, 16))
+    kind, info_content, content, reserved, code, expire_at = head
+    if reserved:
+        raise FrameError(UNSUPPORTED, "reserved bytes are not 0")
+    if kind >= len(ORDERS) or max(info_content, content) >= len(CONTENTS):
+        raise FrameError(UNSUPPORTED, "order kind or content is not known")
+    texts, at = [], 16
+    for _ in range(3):
+        text, at = _counted_text(body, at)
+        texts.append(text)
+    (length,) = struct.unpack("<I", _take(body, at, 4))
+    info = _take(body, at + 4, length)
+    fields = {"kind": ORDERS[kind], "code": code, "expire_at": expire_at}
+    fields.update(zip(("client", "channel", "text"), texts))
+    contents = {"info_content": CONTENTS[info_content], "content": CONTENTS[content]}
+    return {**fields, **contents, "info": info, "data": body[at + 4 + length :]}
 
 
 def _event(body):

@@ -266,6 +266,7 @@ impl Heard {
             | Frame::Welcome { .. }
             | Frame::Register { .. }
             | Frame::Answer { .. }
+            | Frame::Order { .. }
             | Frame::Hello { .. }
             | Frame::Publish { .. }
             | Frame::Broadcast { .. } => return Err(ClientError::UnexpectedFrame),

@@ -1,9 +1,9 @@
-//! Events of clients, for services that decide on them or want to be told.
+//! Events of clients, for services that decide on them or want to be told, and orders for clients.
 
 use super::ClientError;
 use crate::base::Content;
 use crate::wire::client::{ClientInfo, flat};
-use crate::wire::upstream::{EventKind, Frame, Verdict};
+use crate::wire::upstream::{EventKind, Frame, OrderKind, Verdict};
 
 /// Something that a client wants, or that happened to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,61 @@ pub enum EventAnswer<'a> {
         /// 1 to 123 bytes, not JSON.
         text: &'a str,
     },
+}
+
+/// Something to be done to the connections of a user. What a kind has no use for is left as it is in
+/// [`Order::new`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order<'a> {
+    /// What.
+    pub kind: OrderKind,
+    /// The user; may be empty when a client is named.
+    pub user: &'a str,
+    /// Public id of the only connection meant; empty for all of the user's.
+    pub client: &'a str,
+    /// Channel of a subscription.
+    pub channel: &'a str,
+    /// Close code, 3000 to 4999, and reason.
+    pub close: (u32, &'a str),
+    /// Unix time in seconds of the expiry; 0 for never.
+    pub expire_at_s: u64,
+    /// What others see of the connection or subscriber, in JSON.
+    pub info: &'a [u8],
+    /// For the client's application, in JSON.
+    pub data: &'a [u8],
+}
+
+impl<'a> Order<'a> {
+    /// An order for all connections of a user that says nothing more.
+    pub fn new(kind: OrderKind, user: &'a str) -> Self {
+        Self {
+            kind,
+            user,
+            client: "",
+            channel: "",
+            close: (0, ""),
+            expire_at_s: 0,
+            info: b"",
+            data: b"",
+        }
+    }
+
+    pub(super) fn frame(&self, request: u64) -> Frame<'a> {
+        Frame::Order {
+            request,
+            user: self.user,
+            kind: self.kind,
+            client: self.client,
+            channel: self.channel,
+            code: self.close.0,
+            text: self.close.1,
+            expire_at_s: self.expire_at_s,
+            info_content: Content::Json,
+            info: self.info,
+            content: Content::Json,
+            data: self.data,
+        }
+    }
 }
 
 impl Event {

@@ -11,8 +11,8 @@ mod incoming;
 mod message;
 mod upstream;
 
-pub use crate::wire::upstream::{AckLevel, ErrorCode, EventKind};
+pub use crate::wire::upstream::{AckLevel, ErrorCode, EventKind, OrderKind};
 pub use error::{ClientError, Refusal};
-pub use event::{Event, EventAnswer};
+pub use event::{Event, EventAnswer, Order};
 pub use message::{Answer, Message, Receipt};
 pub use upstream::Upstream;

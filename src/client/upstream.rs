@@ -6,7 +6,7 @@
 //! and waits for more.
 
 use super::connection::Connection;
-use super::{Answer, ClientError, Event, EventAnswer, Message, Receipt};
+use super::{Answer, ClientError, Event, EventAnswer, Message, Order, Receipt};
 use crate::base::{Epoch, Offset};
 use crate::limits::{
     BROADCAST_ROOMS_MAX, CLIENT_BUFFER_BYTES, CLIENT_TIMEOUT_MS, ROOM_NAME_MAX, UPSTREAM_NAME_MAX,
@@ -191,6 +191,18 @@ impl Upstream {
             methods: list(&methods)?.0,
         }
         .encode(&mut self.conn.out);
+        self.receipt(request, AckLevel::Accepted).map(|_| ())
+    }
+
+    /// Has something done to the connections of a user, or to one of them. Returns when it is queued for
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`].
+    pub fn order(&mut self, order: &Order<'_>) -> Result<(), ClientError> {
+        let request = self.begin()?;
+        order.frame(request).encode(&mut self.conn.out);
         self.receipt(request, AckLevel::Accepted).map(|_| ())
     }
 

@@ -157,6 +157,11 @@ impl View {
         self.standing
     }
 
+    /// Whether the shard sees all that is published.
+    pub fn is_live(&self) -> bool {
+        matches!(self.standing, Standing::Live { .. })
+    }
+
     /// Epoch and position of a live view.
     pub fn position(&self) -> Option<(Epoch, Offset)> {
         match self.standing {
@@ -244,10 +249,7 @@ impl View {
     /// Adds a subscriber that gets everything from now on; returns its index in its line. `since` is
     /// the offset of the last publication that it has been given, if it has been given any.
     pub fn subscribe(&mut self, slot: u32, kind: LineKind, since: Option<Offset>) -> u32 {
-        assert!(
-            matches!(self.standing, Standing::Live { .. }),
-            "subscribers join a live view"
-        );
+        assert!(self.is_live(), "subscribers join a live view");
         let previous = self.previous.as_ref().map(|previous| previous.offset);
         let fresh = kind.delta && (since.is_none() || since != previous);
         let line = match self.lines.iter_mut().position(|line| line.kind == kind) {

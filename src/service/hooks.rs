@@ -9,7 +9,9 @@ use super::mailbox::Mailbox;
 use crate::base::NodeId;
 use crate::base::slab::Slab;
 use crate::base::stats::ServiceStats;
-use crate::limits::{EVENTS_PENDING_PER_CONN_MAX, LANE_FRAMES_PER_TURN, SERVICE_TICK_MS};
+use crate::limits::{
+    CONTROL_PAYLOAD_MAX, EVENTS_PENDING_PER_CONN_MAX, LANE_FRAMES_PER_TURN, SERVICE_TICK_MS,
+};
 use crate::mesh::{self, Delivery, Event, LaneFull, Outlets, ReplyTo};
 use crate::wire::hook::{self, HookKind};
 use crate::wire::upstream::{ErrorCode, EventKind, Frame, Names, Verdict};
@@ -416,14 +418,18 @@ fn check(
             if !(3_000..=4_999).contains(&code) {
                 return refuse("a close has a code from 3000 to 4999");
             }
-            // SDKs take a reason that is JSON for something else.
-            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
-            if !(1..=123).contains(&text.len()) || is_json {
+            if !is_close_reason(text) {
                 return refuse("a close has a text of 1 to 123 bytes that is not JSON");
             }
             Ok(())
         }
     }
+}
+
+/// Whether SDKs take a text for the reason of a close: an empty one or one that is JSON they do not.
+pub(super) fn is_close_reason(text: &str) -> bool {
+    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    (1..=CONTROL_PAYLOAD_MAX - 2).contains(&text.len()) && !is_json
 }
 
 fn hook_kind(kind: EventKind) -> HookKind {

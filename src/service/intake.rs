@@ -7,6 +7,7 @@
 use super::acks::{Acks, Answered};
 use super::credit::Credit;
 use super::hooks::Hooks;
+use super::ordered;
 use crate::base::stats::ServiceStats;
 use crate::base::{Content, Epoch, Offset, RoomHasher};
 use crate::mesh::{LaneFull, Outlets, Publish, ReplyTo, Request};
@@ -33,6 +34,10 @@ pub(super) struct Desk<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) stats: &'a ServiceStats,
     pub(super) hooks: &'a Hooks,
+    /// The process's, for client ids.
+    pub(super) seed: u64,
+    /// Nodes below are shards.
+    pub(super) shards: u16,
 }
 
 /// What became of a frame.
@@ -138,6 +143,7 @@ impl Intake {
                 desk.confirm(request);
                 Verdict::Taken
             }
+            Frame::Order { .. } => ordered::order(frame, desk),
             Frame::Answer { request, .. } => {
                 let answered = desk.hooks.answered(self.conn, frame, desk.stats);
                 if let Err((code, text)) = answered {
@@ -310,7 +316,7 @@ impl Desk<'_> {
         }
     }
 
-    fn refuse(&mut self, request: u64, code: ErrorCode, text: &str) {
+    pub(super) fn refuse(&mut self, request: u64, code: ErrorCode, text: &str) {
         Frame::Error {
             request,
             code,

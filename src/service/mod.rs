@@ -31,6 +31,7 @@ mod mailbox;
 mod metrics;
 mod node;
 mod opening;
+mod ordered;
 mod orders;
 mod readable;
 mod tasks;
@@ -228,6 +229,7 @@ async fn serve(setup: ServiceSetup, heartbeat: tick::Heartbeat) -> Drained {
             setup.rooms,
             setup.bells,
             Arc::clone(&setup.stats),
+            setup.seed,
             hooks::Hooks::new(Duration::from_millis(setup.hook_timeout_ms)),
         ),
         node_name: setup.node_name,

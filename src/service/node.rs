@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Node {
     port: RefCell<Port>,
     rooms: RoomHasher,
+    /// The process's, for client ids.
+    seed: u64,
     bells: Vec<Arc<OwnedFd>>,
     stats: Arc<ServiceStats>,
     /// Upstream connections past their opening.
@@ -44,9 +46,11 @@ impl Node {
         rooms: RoomHasher,
         bells: Vec<Arc<OwnedFd>>,
         stats: Arc<ServiceStats>,
+        seed: u64,
         hooks: Hooks,
     ) -> Self {
         Self {
+            seed,
             port: RefCell::new(port),
             rooms,
             bells,
@@ -89,7 +93,7 @@ impl Node {
 
     /// Lets `batch` work on `mailbox`'s frames with the lanes at hand, then publishes the lanes once.
     pub(super) fn batch<T>(&self, mailbox: &Mailbox, batch: impl FnOnce(&mut Desk<'_>) -> T) -> T {
-        let mut port = self.port.borrow_mut();
+        let port = &mut *self.port.borrow_mut();
         let result = batch(&mut Desk {
             outlets: &mut port.outlets,
             rooms: &self.rooms,
@@ -97,9 +101,12 @@ impl Node {
             out: &mut mailbox.output.borrow_mut().bytes,
             stats: &self.stats,
             hooks: &self.hooks,
+            seed: self.seed,
+            // This thread is the node after the shards.
+            shards: port.id.0,
         });
         self.hooks.flush(&mut port.outlets);
-        self.publish(&mut port);
+        self.publish(port);
         result
     }
 

@@ -104,6 +104,11 @@ impl SubFlags {
         self.0 & flag.0 != 0
     }
 
+    /// Whether the home's answer may still be an error: such a subscriber is not present before it.
+    pub(super) fn may_be_refused(self) -> bool {
+        self.has(Self::RECOVERING) && self.has(Self::STRICT)
+    }
+
     #[must_use]
     pub(super) fn with(self, flag: Self, on: bool) -> Self {
         if on {

@@ -8,7 +8,7 @@ use crate::base::slab::PagedMap;
 use crate::base::{ConnId, Content, NodeId, Offset, ViewId};
 use crate::mesh::{Delivery, Publish};
 use crate::room::tail::TailLimits;
-use crate::room::view::{LineKind, Standing, Taken, View};
+use crate::room::view::{LineKind, Taken, View};
 use crate::wire::client::{
     ClientInfo, Data, Encoding, Publication, Push, Tags, flat, json, write_push,
 };
@@ -171,7 +171,7 @@ impl Core {
     /// A view that the home sends to; anything for another is of an earlier one.
     fn live_view(&mut self, id: ViewId) -> Option<&mut View> {
         let view = self.views.get_mut(id.index, id.generation);
-        let live = view.filter(|view| matches!(view.standing(), Standing::Live { .. }));
+        let live = view.filter(|view| view.is_live());
         if live.is_none() {
             self.stats.shard.stale_deliveries_total.add(1);
         }

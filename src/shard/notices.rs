@@ -132,6 +132,16 @@ impl Core {
         }
     }
 
+    /// Has the home count a subscriber as present.
+    pub(super) fn queue_enter(&mut self, slot: u32, view: ViewId) {
+        if let Some(conn) = self.conns.get(slot) {
+            self.notices.push_back(Notice::Enter {
+                conn: conn.id,
+                view,
+            });
+        }
+    }
+
     /// Asks services how long a connection, or its subscription to `subject`, lives on.
     pub(super) fn queue_refresh(&mut self, slot: u32, view: Option<ViewId>) {
         let subject: Box<str> = view
@@ -251,11 +261,10 @@ impl Core {
     }
 
     fn tell_of_enter(&mut self, conn: ConnId, id: ViewId) {
-        let is_there = self
-            .conns
-            .get(conn.slot)
-            .is_some_and(|found| found.id == conn);
-        let Some(view) = self.views.get(id.index, id.generation).filter(|_| is_there) else {
+        let found = self.conns.get(conn.slot).filter(|found| found.id == conn);
+        let subscribes = found.is_some_and(|found| found.sub(id).is_some());
+        let view = self.views.get(id.index, id.generation);
+        let Some(view) = view.filter(|_| subscribes) else {
             return;
         };
         let room: Box<str> = view.room().into();

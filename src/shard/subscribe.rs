@@ -14,7 +14,7 @@ use crate::access::{ChannelOptions, Privacy, SubscriptionClaims, TokenError};
 use crate::base::reason::{CloseReason, Unsubscribed};
 use crate::base::{ConnId, Epoch, Offset, ViewId};
 use crate::mesh::{EventKind, HistoryRead};
-use crate::room::view::{LineKind, Standing, View};
+use crate::room::view::{LineKind, View};
 use crate::wire::client::{
     Encoding, ErrorCode, Publication, Push, Reply, Subscribe, SubscribeResult, flat,
 };
@@ -151,7 +151,8 @@ impl Core {
     }
 
     /// Starts an allowed subscription. It is replied to when the room's home has answered, at once
-    /// where this shard knows enough.
+    /// where this shard knows enough. The home counts it as present before it hears of anything that
+    /// the client asks for next.
     pub(super) fn start(&mut self, slot: u32, start: Start) {
         let Ok(namespace) = self.namespace_of(&start.room) else {
             return self.refuse_start(slot, start.command, ErrorCode::UnknownChannel);
@@ -169,15 +170,16 @@ impl Core {
             // Most connections have one subscription and never grow.
             conn.subs.reserve_exact(1);
         }
+        let flags = flags
+            .with(SubFlags::WAITING, true)
+            .with(SubFlags::RECOVERING, wants_missed)
+            .with(SubFlags::WAS_RECOVERING, start.recover || wants_missed);
         conn.subs.push(SubRef {
             view: id,
             place: start.command,
-            flags: flags
-                .with(SubFlags::WAITING, true)
-                .with(SubFlags::RECOVERING, wants_missed)
-                .with(SubFlags::WAS_RECOVERING, start.recover || wants_missed),
+            flags,
         });
-        let (conn_id, epoch, offset) = (conn.id, start.epoch, start.offset);
+        let since = (start.epoch, start.offset);
         if flags.has(SubFlags::EXTRA) {
             conn.extra().subs.push(SubExtra {
                 view: id,
@@ -193,37 +195,49 @@ impl Core {
             .get_mut(id.index, id.generation)
             .expect("found or made above");
         view.namespace = namespace;
-        let is_live = matches!(view.standing(), Standing::Live { .. });
         if wants_missed {
-            view.begin_recovery();
-            if !cache && self.is_up_to_date(id, epoch, offset) {
-                let missed = Missed {
-                    recovered: true,
-                    publications: b"",
-                };
-                return self.join(slot, id, Some(missed));
-            }
-            if !is_live {
-                self.queue_notice(id);
-            }
-            let read = if cache {
-                HistoryRead::RecoverNewest { epoch, offset }
-            } else {
-                HistoryRead::Recover { epoch, offset }
+            self.recover(slot, id, since, cache);
+        } else if view.is_live() {
+            // This shard sees all publications already: no need to ask the home.
+            self.join(slot, id, None);
+        } else {
+            view.wait(slot);
+            self.queue_notice(id);
+        }
+        if flags.has(SubFlags::PRESENT) && !flags.may_be_refused() {
+            self.queue_enter(slot, id);
+        }
+    }
+
+    /// Makes a connection a subscriber with what it missed since a position, once it is known.
+    fn recover(&mut self, slot: u32, id: ViewId, since: (Option<Epoch>, Offset), cache: bool) {
+        let view = self.views.get_mut(id.index, id.generation);
+        let view = view.expect("a subscription has its view");
+        view.begin_recovery();
+        let is_live = view.is_live();
+        let (epoch, offset) = since;
+        if !cache && self.is_up_to_date(id, epoch, offset) {
+            let missed = Missed {
+                recovered: true,
+                publications: b"",
             };
-            let conn = conn_id;
-            return self.notices.push_back(Notice::Read {
-                conn,
+            return self.join(slot, id, Some(missed));
+        }
+        if !is_live {
+            self.queue_notice(id);
+        }
+        let read = if cache {
+            HistoryRead::RecoverNewest { epoch, offset }
+        } else {
+            HistoryRead::Recover { epoch, offset }
+        };
+        if let Some(conn) = self.conns.get(slot) {
+            self.notices.push_back(Notice::Read {
+                conn: conn.id,
                 view: id,
                 read,
             });
         }
-        if is_live {
-            // This shard sees all publications already: no need to ask the home.
-            return self.join(slot, id, None);
-        }
-        view.wait(slot);
-        self.queue_notice(id);
     }
 
     /// Whether a client that recovers has missed nothing, as far as this shard sees all publications.
@@ -307,10 +321,10 @@ impl Core {
             .expect("joined views are live");
         let (epoch, top) = view.position().expect("joined views are live");
         let conn = conns.get_mut(slot).expect("whoever waits is connected");
-        let conn_id = conn.id;
         let sub = conn.subs.iter_mut().find(|sub| sub.view == id);
         let sub = sub.expect("whoever waits knows the view");
         let (command, kind) = (sub.place, sub.flags.kind());
+        let enters_now = sub.flags.has(SubFlags::PRESENT) && sub.flags.may_be_refused();
         if sub.is_recovering() {
             view.end_recovery();
         }
@@ -358,11 +372,8 @@ impl Core {
             data: extra.map_or(Blob::default(), |extra| extra.data.clone()),
         };
         self.subscriptions += 1;
-        if flags.has(SubFlags::PRESENT) {
-            self.notices.push_back(Notice::Enter {
-                conn: conn_id,
-                view: id,
-            });
+        if enters_now {
+            self.queue_enter(slot, id);
         }
         let ttl_s = self.ttl_s(expire_at_s);
         if expire_at_s != 0 {

@@ -117,6 +117,24 @@ pub(super) async fn refresh(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
     nothing()
 }
 
+/// An extension: a message to the client's application, outside of channels.
+pub(super) async fn message(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
+    let (user, to) = addressee(call, fields)?;
+    let data = data::blob(fields, "data", "b64data", limits::MESSAGE_BYTES_MAX)?;
+    if data.bytes.is_empty() {
+        return Err(fields.refuse("data", "data or b64data expected"));
+    }
+    let order = Order {
+        kind: OrderKind::Message,
+        user: &user,
+        content: data.content,
+        data: &data.bytes,
+        ..ORDER
+    };
+    call.order(to, &order).await?;
+    nothing()
+}
+
 /// The user, possibly empty, and whom the request is for.
 fn addressee(call: &Call<'_>, fields: &Fields<'_>) -> Result<(String, Addressee), ApiError> {
     let user = fields.short_text("user", limits::USER_NAME_MAX)?;

@@ -173,6 +173,7 @@ async fn run_single(call: &Call<'_>, method: &str, fields: &Fields<'_>) -> Answe
         "unsubscribe" => connections::unsubscribe(call, fields).await,
         "disconnect" => connections::disconnect(call, fields).await,
         "refresh" => connections::refresh(call, fields).await,
+        "message" => connections::message(call, fields).await,
         "presence" => reads::presence(call, fields).await,
         "presence_stats" => reads::presence_stats(call, fields).await,
         "history" => reads::history(call, fields).await,

@@ -6,8 +6,8 @@
 use super::event::split;
 use super::frame::split_room;
 use super::{
-    AckLevel, ErrorCode, EventKind, Frame, HelloAuth, Kind, MAGIC, Names, Rooms, VERSION, Verdict,
-    flags,
+    AckLevel, ErrorCode, EventKind, Frame, HelloAuth, Kind, MAGIC, Names, OrderKind, Rooms,
+    VERSION, Verdict, flags,
 };
 use crate::base::{Content, Epoch, Offset};
 use crate::limits::{BROADCAST_ROOMS_MAX, ROOM_NAME_MAX, UPSTREAM_NAME_MAX, UPSTREAM_PING_MAX};
@@ -26,6 +26,7 @@ pub(super) fn read<'a>(
         Kind::Register => register(request, name, body),
         Kind::Answer => answer(request, name, body),
         Kind::Event => event(request, name, body),
+        Kind::Order => order(request, name, body),
         Kind::Hello => hello(request, name, body),
         Kind::Ping | Kind::Pong => ping(request, kind, name, body),
         Kind::Challenge => challenge(request, name, body),
@@ -187,6 +188,42 @@ fn answer<'a>(request: u64, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fa
         code: u32::from_le_bytes([c0, c1, c2, c3]),
         text: utf8(text)?,
         result,
+    })
+}
+
+fn order<'a>(request: u64, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
+    let user = bounded_name(name)?;
+    let short = malformed("ORDER is too short");
+    let (&[kind, info_content, content, z0], rest) = body.split_first_chunk::<4>().ok_or(short)?;
+    if z0 != 0 {
+        return Err(unsupported("reserved bytes are not 0"));
+    }
+    let (code, rest) = rest.split_first_chunk::<4>().ok_or(short)?;
+    let (expire_at_s, rest) = rest.split_first_chunk::<8>().ok_or(short)?;
+    let (client, rest) = split(rest).ok_or(short)?;
+    let (channel, rest) = split(rest).ok_or(short)?;
+    let (text, rest) = split(rest).ok_or(short)?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(short)?;
+    let (info, data) = rest
+        .split_at_checked(u32::from_le_bytes(*length) as usize)
+        .ok_or(short)?;
+    let content_of = |bits| Content::from_bits(bits).ok_or(unsupported("content is not known"));
+    Ok(Frame::Order {
+        request,
+        user,
+        kind: OrderKind::ALL
+            .get(usize::from(kind))
+            .copied()
+            .ok_or(unsupported("order kind is not known"))?,
+        client: utf8(client)?,
+        channel: utf8(channel)?,
+        code: u32::from_le_bytes(*code),
+        text: utf8(text)?,
+        expire_at_s: u64::from_le_bytes(*expire_at_s),
+        info_content: content_of(info_content)?,
+        info,
+        content: content_of(content)?,
+        data,
     })
 }
 

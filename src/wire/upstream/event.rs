@@ -1,4 +1,4 @@
-//! Parts of REGISTER, EVENT and ANSWER: what services decide or are told of.
+//! Parts of REGISTER, EVENT, ANSWER and ORDER: what services decide, are told of, and want done.
 
 use crate::limits::{HOOK_NAMES_MAX, UPSTREAM_NAME_MAX};
 
@@ -70,6 +70,36 @@ impl Verdict {
         Self::Error,
         Self::TemporaryError,
         Self::Disconnect,
+    ];
+}
+
+/// What a service wants done to a user's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OrderKind {
+    /// Close them with code and text.
+    Disconnect = 0,
+    /// Subscribe them to the channel.
+    Subscribe = 1,
+    /// End their subscriptions to the channel.
+    Unsubscribe = 2,
+    /// They live on until the expiry.
+    Refresh = 3,
+    /// They have expired.
+    Expire = 4,
+    /// Send them the data.
+    Message = 5,
+}
+
+impl OrderKind {
+    /// Every kind, by its wire value.
+    pub const ALL: [Self; 6] = [
+        Self::Disconnect,
+        Self::Subscribe,
+        Self::Unsubscribe,
+        Self::Refresh,
+        Self::Expire,
+        Self::Message,
     ];
 }
 

@@ -5,8 +5,8 @@
 //! only one that [`super::decode()`] takes.
 
 use super::{
-    AckLevel, ErrorCode, EventKind, HEADER_BYTES, Kind, LENGTH_BYTES, MAGIC, Names, VERSION,
-    Verdict, flags,
+    AckLevel, ErrorCode, EventKind, HEADER_BYTES, Kind, LENGTH_BYTES, MAGIC, Names, OrderKind,
+    VERSION, Verdict, flags,
 };
 use crate::base::{Content, Epoch, Offset};
 use crate::limits::{BROADCAST_ROOMS_MAX, ROOM_NAME_MAX, UPSTREAM_NAME_MAX, UPSTREAM_PING_MAX};
@@ -82,6 +82,34 @@ pub enum Frame<'a> {
         text: &'a str,
         /// A JSON object, or nothing.
         result: &'a [u8],
+    },
+    /// Client: something to be done to the connections of a user, or to one connection. Acknowledged at
+    /// level accepted when it is queued for them.
+    Order {
+        /// Echoed by ACK or ERROR.
+        request: u64,
+        /// The user; may be empty when a client is named.
+        user: &'a str,
+        /// What.
+        kind: OrderKind,
+        /// Public id of the only connection meant; empty for all of the user's.
+        client: &'a str,
+        /// Channel of a subscription; else empty.
+        channel: &'a str,
+        /// Close code; else 0.
+        code: u32,
+        /// Close reason; else empty.
+        text: &'a str,
+        /// Unix time in seconds at which connection or subscription expires; 0 for never.
+        expire_at_s: u64,
+        /// What `info` is.
+        info_content: Content,
+        /// What others see of the connection or subscriber.
+        info: &'a [u8],
+        /// What `data` is.
+        content: Content,
+        /// For the client's application.
+        data: &'a [u8],
     },
     /// Server: something that the client registered for.
     Event {
@@ -255,6 +283,31 @@ impl Frame<'_> {
                 write_text(out, text);
                 out.extend_from_slice(result);
             }
+            Frame::Order {
+                request,
+                user,
+                kind,
+                client,
+                channel,
+                code,
+                text,
+                expire_at_s,
+                info_content,
+                info,
+                content,
+                data,
+            } => {
+                write_header(out, Kind::Order, 0, request, user);
+                out.extend_from_slice(&[kind as u8, info_content as u8, content as u8, 0]);
+                out.extend_from_slice(&code.to_le_bytes());
+                out.extend_from_slice(&expire_at_s.to_le_bytes());
+                for part in [client, channel, text] {
+                    write_text(out, part);
+                }
+                out.extend_from_slice(&(info.len() as u32).to_le_bytes());
+                out.extend_from_slice(info);
+                out.extend_from_slice(data);
+            }
             Frame::Ping { request, body } => write_ping(out, Kind::Ping, request, body),
             Frame::Pong { request, body } => write_ping(out, Kind::Pong, request, body),
             _ => self.encode_from_server(out),
@@ -271,6 +324,7 @@ impl Frame<'_> {
                 | Frame::Broadcast { .. }
                 | Frame::Register { .. }
                 | Frame::Answer { .. }
+                | Frame::Order { .. }
                 | Frame::Ping { .. }
                 | Frame::Pong { .. }
         )
@@ -284,6 +338,7 @@ impl Frame<'_> {
             | Frame::Broadcast { request, .. }
             | Frame::Register { request, .. }
             | Frame::Answer { request, .. }
+            | Frame::Order { request, .. }
             | Frame::Event { request, .. }
             | Frame::Ping { request, .. }
             | Frame::Pong { request, .. }
@@ -367,6 +422,7 @@ impl Frame<'_> {
             | Frame::Broadcast { .. }
             | Frame::Register { .. }
             | Frame::Answer { .. }
+            | Frame::Order { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. } => unreachable!("encoded by `encode`"),
         }

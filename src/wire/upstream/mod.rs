@@ -23,7 +23,7 @@ mod fuzz;
 mod opening;
 
 pub use decode::{DecodeError, Recovery, decode};
-pub use event::{EventKind, Names, Verdict};
+pub use event::{EventKind, Names, OrderKind, Verdict};
 pub use frame::{Frame, HelloAuth, Rooms};
 pub use fuzz::fuzz_upstream;
 pub use opening::{hello_mac, hello_mac_is_valid};
@@ -149,6 +149,7 @@ enum Kind {
     Broadcast = 0x03,
     Register = 0x04,
     Answer = 0x05,
+    Order = 0x06,
     Ping = 0x20,
     Pong = 0x21,
     Challenge = 0x80,
@@ -168,6 +169,7 @@ impl Kind {
             0x03 => Self::Broadcast,
             0x04 => Self::Register,
             0x05 => Self::Answer,
+            0x06 => Self::Order,
             0x20 => Self::Ping,
             0x21 => Self::Pong,
             0x80 => Self::Challenge,
@@ -220,6 +222,6 @@ mod tests {
         let known = (0..=u8::MAX).filter_map(Kind::from_wire).inspect(|kind| {
             assert_eq!(Kind::from_wire(*kind as u8), Some(*kind));
         });
-        assert_eq!(known.count(), 14);
+        assert_eq!(known.count(), 15);
     }
 }
