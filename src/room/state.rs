@@ -1,6 +1,6 @@
 //! Rooms as bytes of a state file, so that epochs, positions and histories outlive a restart. No I/O.
 //!
-//! Every shard writes its homes into a section of its own with [`push_home`]; [`file`] puts a header
+//! Every shard writes its homes into a section of its own with [`push_home`]; [`file()`] puts a header
 //! before the sections and a checksum behind them. [`read`] takes a file as a whole or not at all: a
 //! history of which a part is wrong is worse than none, because its epoch promises that it is complete.
 //!

@@ -86,7 +86,7 @@ impl SubFlags {
     pub(super) const WAS_RECOVERING: Self = Self(1 << 9);
     /// Error 112 rather than an unrecovered subscription.
     pub(super) const STRICT: Self = Self(1 << 10);
-    /// There is a [`SubExtra`](super::identity::SubExtra) for it.
+    /// There is a [`SubExtra`] for it.
     pub(super) const EXTRA: Self = Self(1 << 11);
     /// Services are told of its end.
     pub(super) const TOLD: Self = Self(1 << 12);
