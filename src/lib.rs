@@ -33,6 +33,7 @@
 //! ```text
 //! main → cli → boot
 //! cli → client → wire                                the upstream protocol's other side
+//! cli · config → access                              tokens are made and checked; keys are read
 //! boot → config · demo · shard · service
 //!        shard → room · mesh · driver · wire · access
 //!        service → mesh · wire                       glommio lives here and nowhere else

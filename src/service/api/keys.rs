@@ -3,7 +3,7 @@
 //! Keys are kept and compared as digests, all of them each time, so that the time of a comparison says
 //! nothing about a key.
 
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::header::{AUTHORIZATION, HeaderMap, ORIGIN};
 use sha2::{Digest, Sha256};
 
 type Fingerprint = [u8; 32];
@@ -11,7 +11,7 @@ type Fingerprint = [u8; 32];
 /// Accepted keys.
 pub(super) struct Keys {
     accepted: Vec<Fingerprint>,
-    /// Everybody may.
+    /// Everybody may, except pages in browsers.
     insecure: bool,
 }
 
@@ -28,7 +28,8 @@ impl Keys {
     /// Whether a request with these fields and this query may. A key may come as `X-API-Key: K`, as
     /// `Authorization: apikey K` or as `?api_key=K`.
     pub(super) fn admit(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
-        self.insecure
+        // Any page that an operator looks at can post to a loopback address; it says where it is from.
+        self.insecure && !headers.contains_key(ORIGIN)
             || headers
                 .get_all("x-api-key")
                 .iter()
@@ -112,5 +113,13 @@ mod tests {
         assert!(!keys(&[], false).admit(&fields("x-api-key", ""), Some("api_key=")));
         assert!(!keys(&[""], false).admit(&fields("x-api-key", ""), Some("api_key=")));
         assert!(keys(&[], true).admit(&HeaderMap::new(), None));
+    }
+
+    #[test]
+    fn a_page_in_a_browser_needs_a_key_even_where_nobody_else_does() {
+        let mut headers = fields("origin", "http://elsewhere.example");
+        assert!(!keys(&["one"], true).admit(&headers, None));
+        headers.insert("x-api-key", "one".parse().unwrap());
+        assert!(keys(&["one"], true).admit(&headers, None));
     }
 }
