@@ -41,6 +41,8 @@ pub const ROOM_NAME_MAX: usize = 255;
 pub const USER_NAME_MAX: usize = 255;
 /// Bytes of a token.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Seconds by which the clocks of who signs tokens and of this host may differ at most.
+pub const TOKEN_LEEWAY_S_MAX: u64 = 30;
 /// Keys that tokens of one kind are verified with.
 pub const TOKEN_KEYS_MAX: usize = 32;
 /// Bits of an RSA key at least: shorter ones are not safe any more.

@@ -2,8 +2,7 @@
 
 use super::reader::{Reader, Section};
 use crate::access::TokenSettings;
-
-const LEEWAY_MS_MAX: u64 = 30_000;
+use crate::limits::TOKEN_LEEWAY_S_MAX;
 
 /// Settings of connection tokens and of subscription tokens. Without keys of their own, the latter
 /// are checked like the former.
@@ -82,7 +81,7 @@ fn jwks(section: &mut Section<'_, '_>) -> Option<String> {
 }
 
 fn leeway_s(section: &mut Section<'_, '_>) -> u64 {
-    let leeway_ms = section.duration("leeway", 0..=LEEWAY_MS_MAX, 0);
+    let leeway_ms = section.duration("leeway", 0..=1_000 * TOKEN_LEEWAY_S_MAX, 0);
     if !leeway_ms.is_multiple_of(1_000) {
         section.refuse("leeway", "whole seconds");
     }

@@ -82,14 +82,14 @@ pub struct SubscriptionClaims {
 pub(super) struct RawClaims {
     #[serde(default, deserialize_with = "present")]
     sub: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "seconds")]
     pub(super) exp: Option<u64>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "seconds")]
     pub(super) nbf: Option<u64>,
-    #[serde(rename = "iat", default, deserialize_with = "present")]
+    #[serde(rename = "iat", default, deserialize_with = "seconds")]
     _iat: Option<u64>,
     /// Expiry of what the token is for, instead of `exp`; 0 for never.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "seconds")]
     pub(super) expire_at: Option<u64>,
     aud: Option<Audience>,
     pub(super) iss: Option<String>,
@@ -143,6 +143,20 @@ struct RawOverride {
 /// A claim that is there has its type: `null` is none.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(raw: D) -> Result<Option<T>, D::Error> {
     T::deserialize(raw).map(Some)
+}
+
+/// Unix time in whole seconds, never `null` either. Where all numbers are floats it may be written as
+/// `1.0` or `1e9`.
+fn seconds<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<u64>, D::Error> {
+    // Above it a float does not hold every whole number.
+    const FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+    let number = serde_json::Number::deserialize(raw)?;
+    let is_whole = |float: &f64| float.fract() == 0.0 && (0.0..=FLOAT_MAX).contains(float);
+    let float = || number.as_f64().filter(is_whole).map(|float| float as u64);
+    let seconds = number.as_u64().or_else(float);
+    seconds
+        .map(Some)
+        .ok_or_else(|| D::Error::custom("unix time in whole seconds expected"))
 }
 
 /// The subscriptions in the order in which they stand, the same channel twice included.

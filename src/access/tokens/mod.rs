@@ -14,7 +14,7 @@ mod keys;
 pub use claims::{ConnectionClaims, Overrides, OwnedData, SubscriptionClaims, SubscriptionOptions};
 pub use fuzz::fuzz_token;
 
-use crate::limits::TOKEN_BYTES_MAX;
+use crate::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claims::RawClaims;
@@ -38,7 +38,7 @@ pub struct TokenSettings {
     pub audience: Option<String>,
     /// What `iss` has to be.
     pub issuer: Option<String>,
-    /// Seconds by which clocks may differ.
+    /// Seconds by which clocks may differ, at most [`TOKEN_LEEWAY_S_MAX`].
     pub leeway_s: u64,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Debug for TokenSettings {
     }
 }
 
-/// A key that cannot be used.
+/// A key, or another setting, that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSetupError {
     /// Which one.
@@ -115,8 +115,17 @@ impl TokenVerifier {
     /// A verifier with these keys.
     ///
     /// # Errors
-    /// For the first key that cannot be used.
+    /// For a leeway above its bound, and for the first key that cannot be used.
     pub fn new(settings: &TokenSettings) -> Result<Self, TokenSetupError> {
+        if settings.leeway_s > TOKEN_LEEWAY_S_MAX {
+            return Err(TokenSetupError {
+                key: "leeway".into(),
+                why: format!(
+                    "{} s given, at most {TOKEN_LEEWAY_S_MAX} s allowed",
+                    settings.leeway_s
+                ),
+            });
+        }
         Ok(Self {
             keys: keys::all(settings)?,
             audience: settings.audience.clone(),

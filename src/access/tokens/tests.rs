@@ -205,6 +205,52 @@ fn times_are_checked_with_the_leeway_on_both_sides() {
 }
 
 #[test]
+fn a_time_is_a_whole_number_however_it_is_written() {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+    let expires = |exp: &str| {
+        let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{exp}}}"#));
+        let message = format!("{header}.{claims}");
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
+        let token = format!("{message}.{}", signature.unwrap());
+        verifier(&hmac())
+            .verify_connection(&token, NOW_S)
+            .map(|claims| claims.expire_at_s)
+    };
+    for (exp, expire_at_s) in [
+        ("2000000", 2_000_000),
+        ("2000000.0", 2_000_000),
+        ("2e6", 2_000_000),
+        ("9007199254740992.0", 1 << 53),
+        ("18446744073709551615", u64::MAX),
+    ] {
+        assert_eq!(expires(exp), Ok(expire_at_s), "{exp}");
+    }
+    assert_eq!(expires("1.0"), Err(TokenError::Expired));
+    assert_eq!(expires("-0"), Err(TokenError::Expired));
+    for exp in ["2000000.5", "-2e6", "1e16", "18446744073709551616", "1e999"] {
+        assert!(invalid(&expires(exp)), "{exp}");
+    }
+}
+
+#[test]
+fn the_leeway_is_bounded() {
+    let with_leeway = |leeway_s| TokenVerifier::new(&TokenSettings { leeway_s, ..hmac() });
+    assert!(with_leeway(TOKEN_LEEWAY_S_MAX).is_ok());
+    let error = with_leeway(TOKEN_LEEWAY_S_MAX + 1).expect_err("above the bound");
+    assert_eq!(
+        error.to_string(),
+        "leeway: 31 s given, at most 30 s allowed"
+    );
+}
+
+#[test]
+fn every_shard_may_have_the_verifier() {
+    fn shared<T: Send + Sync>() {}
+    shared::<TokenVerifier>();
+}
+
+#[test]
 fn the_expiry_of_a_connection_is_that_of_its_token_unless_it_says_otherwise() {
     let later = NOW_S + 5;
     for (claims, expire_at_s) in [

@@ -254,6 +254,33 @@ fn a_key_in_pem_form_that_cannot_be_used_is_refused() {
     }
 }
 
+/// PKCS#1 (RFC 8017 appendix A.1.1) is what is inside of `rsa.pub`, behind 24 bytes that say what it is.
+fn pkcs1() -> String {
+    let lines = key!("rsa.pub").lines();
+    let text: String = lines.filter(|line| !line.starts_with('-')).collect();
+    let inner = STANDARD.encode(&STANDARD.decode(text).unwrap()[24..]);
+    format!("-----BEGIN RSA PUBLIC KEY-----\n{inner}\n-----END RSA PUBLIC KEY-----\n")
+}
+
+#[test]
+fn a_key_in_pem_form_is_read_as_other_tools_write_it() {
+    let private = EncodingKey::from_rsa_pem(key!("rsa").as_bytes()).unwrap();
+    let token = signed(&Header::new(Algorithm::RS256), &private, &json!({}));
+    for pem in [
+        key!("rsa.pub").replace('\n', "\r\n"),
+        format!("the key of 2026\n{}", key!("rsa.pub")),
+        key!("rsa.pub").trim_end().to_owned(),
+        pkcs1(),
+    ] {
+        let settings = TokenSettings {
+            rsa_public_keys: vec![pem.clone()],
+            ..TokenSettings::default()
+        };
+        let found = verifier(&settings).verify_connection(&token, NOW_S);
+        assert!(found.is_ok(), "{pem}");
+    }
+}
+
 /// A key whose curve has points as long as those of P-256.
 const SECP256K1: &str = "-----BEGIN PUBLIC KEY-----\n\
     MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAEREUQsWeuuGCLE6Hn2aNPIVeyrSHyDZOo\n\
