@@ -67,7 +67,7 @@ pub(super) struct CheckFlags {
     /// File that holds a JSON Web Key Set
     #[arg(long, alias = "jwks", value_name = "FILE")]
     jwks_file: Option<PathBuf>,
-    /// It is a subscription token
+    /// Take it for a subscription token, even if it names no channel
     #[arg(long)]
     subscription: bool,
     /// What `aud` has to be
@@ -142,7 +142,9 @@ fn make(flags: &MakeFlags, now_s: u64) -> Result<String, String> {
 
 fn check(flags: &CheckFlags, now_s: u64) -> Result<ExitCode, String> {
     let verifier = verifier(flags)?;
-    let verdict = match flags.subscription {
+    let [header, claims] = parts(&flags.token);
+    let is_subscription = flags.subscription || names_channel(claims.as_ref());
+    let verdict = match is_subscription {
         true => verifier
             .verify_subscription(&flags.token, now_s)
             .map(|claims| claims.expire_at_s),
@@ -150,7 +152,7 @@ fn check(flags: &CheckFlags, now_s: u64) -> Result<ExitCode, String> {
             .verify_connection(&flags.token, now_s)
             .map(|claims| claims.expire_at_s),
     };
-    let what = match flags.subscription {
+    let what = match is_subscription {
         true => "subscription",
         false => "connection",
     };
@@ -168,9 +170,14 @@ fn check(flags: &CheckFlags, now_s: u64) -> Result<ExitCode, String> {
         }
     };
     // Of a refused token too: what it says often shows why.
-    let [header, claims] = parts(&flags.token);
-    println!("header   {header}\nclaims   {claims}");
+    println!("header   {}\nclaims   {}", line(header), line(claims));
     Ok(code)
+}
+
+/// Whether a token is for a subscription: the broker refuses it as a connection token then.
+fn names_channel(claims: Option<&Value>) -> bool {
+    let channel = claims.and_then(|claims| claims.get("channel"));
+    channel.is_some_and(|channel| !channel.is_null())
 }
 
 /// The verifier of the given keys; a public key is of the kind that it can be read as.
@@ -182,9 +189,11 @@ fn verifier(flags: &CheckFlags) -> Result<TokenVerifier, String> {
     };
     if let Some(path) = &flags.secret_file {
         settings.hmac_secrets = vec![secret(path)?];
+        usable(&settings, "--secret-file", path)?;
     }
     if let Some(path) = &flags.jwks_file {
         settings.jwks = Some(read(path, "--jwks-file")?);
+        usable(&settings, "--jwks-file", path)?;
     }
     if let Some(path) = &flags.public_key_file {
         let pem = read(path, "--public-key-file")?;
@@ -203,6 +212,14 @@ fn verifier(flags: &CheckFlags) -> Result<TokenVerifier, String> {
         true => Err("a key expected: --secret-file, --public-key-file or --jwks-file".into()),
         false => Ok(verifier),
     }
+}
+
+/// Settings to which the keys of one more file were added: an error is of that file.
+fn usable(settings: &TokenSettings, flag: &str, path: &Path) -> Result<(), String> {
+    let verifier = TokenVerifier::new(settings);
+    verifier
+        .map(drop)
+        .map_err(|error| format!("{flag} {}: {error}", path.display()))
 }
 
 /// Settings with this one public key.
@@ -233,16 +250,21 @@ fn public_key(pem: &str) -> Result<TokenSettings, String> {
     Err(reasons.join("; "))
 }
 
-/// Header and claims of a token as JSON on one line, not checked in any way.
-fn parts(token: &str) -> [String; 2] {
+/// Header and claims of a token, not checked in any way.
+fn parts(token: &str) -> [Option<Value>; 2] {
     let mut parts = token.split('.').map(|part| {
         let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
-        serde_json::from_slice::<Value>(&bytes).ok()
+        serde_json::from_slice(&bytes).ok()
     });
-    [(); 2].map(|()| match parts.next().flatten() {
+    [(); 2].map(|()| parts.next().flatten())
+}
+
+/// A part of a token as JSON on one line.
+fn line(part: Option<Value>) -> String {
+    match part {
         Some(value) => value.to_string().chars().flat_map(shown).collect(),
         None => "unreadable".into(),
-    })
+    }
 }
 
 /// A character as a terminal can be given it.
@@ -361,7 +383,7 @@ mod tests {
         assert_eq!(claims.expire_at_s, 1_060);
         assert_eq!(claims.info.bytes, br#"{"name":"Ann"}"#);
         assert_eq!(claims.channels, ["a", "b"]);
-        assert!(parts(&token)[1].contains(r#""sub":"42""#));
+        assert_eq!(parts(&token)[1].as_ref().unwrap()["sub"], "42");
         let flags = MakeFlags {
             channel: Some("$a".into()),
             ..make_flags(secret.path())
@@ -448,9 +470,64 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_names_a_channel_is_checked_as_what_it_is() {
+        let secret = file("a secret");
+        let verdict = |made: MakeFlags, subscription| {
+            let flags = CheckFlags {
+                token: make(&made, 1_000).unwrap(),
+                subscription,
+                ..check_flags(secret.path())
+            };
+            check(&flags, 1_000).unwrap()
+        };
+        let connection = || make_flags(secret.path());
+        let subscription = || MakeFlags {
+            channel: Some("$a".into()),
+            ..connection()
+        };
+        let refused = ExitCode::from(EXIT_REFUSED);
+        assert_eq!(verdict(connection(), false), ExitCode::SUCCESS);
+        assert_eq!(verdict(connection(), true), refused);
+        assert_eq!(verdict(subscription(), false), ExitCode::SUCCESS);
+        assert_eq!(verdict(subscription(), true), ExitCode::SUCCESS);
+        assert!(!names_channel(Some(&json!({"channel": null}))) && !names_channel(None));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_with_its_flag() {
+        let (empty, good) = (file("\n"), file("a secret"));
+        let set = file(r#"{"keys":[{"kty":"AKP","kid":"a"}]}"#);
+        for (flags, flag, which, why) in [
+            (check_flags(empty.path()), "--secret-file", &empty, "empty"),
+            (
+                CheckFlags {
+                    jwks_file: Some(empty.path().into()),
+                    ..check_flags(good.path())
+                },
+                "--jwks-file",
+                &empty,
+                "JSON expected",
+            ),
+            (
+                CheckFlags {
+                    jwks_file: Some(set.path().into()),
+                    ..check_flags(good.path())
+                },
+                "--jwks-file",
+                &set,
+                "JWKS key 1 (a): kty",
+            ),
+        ] {
+            let error = verifier(&flags).unwrap_err();
+            let start = format!("{flag} {}: ", which.path().display());
+            assert!(error.starts_with(&start) && error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
     fn what_a_token_says_cannot_write_to_the_terminal() {
         let claims = URL_SAFE_NO_PAD.encode("{\"sub\":\"\u{9b}2J\u{7f}\"}");
-        let [header, claims] = parts(&format!("%.{claims}.x"));
+        let [header, claims] = parts(&format!("%.{claims}.x")).map(line);
         assert_eq!(header, "unreadable");
         assert_eq!(claims, r#"{"sub":"\u{9b}2J\u{7f}"}"#);
     }

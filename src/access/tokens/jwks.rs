@@ -33,7 +33,8 @@ pub(super) fn keys(text: &str) -> Result<Vec<Key>, TokenSetupError> {
         key: "JWKS".into(),
         why,
     };
-    let document: Value = serde_json::from_str(text).map_err(|error| set(error.to_string()))?;
+    let document: Value =
+        serde_json::from_str(text).map_err(|error| set(format!("JSON expected ({error})")))?;
     let entries = document.get("keys").and_then(Value::as_array);
     let entries = entries.ok_or_else(|| set("an object with a list of keys expected".into()))?;
     let mut keys = Vec::new();
