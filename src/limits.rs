@@ -102,6 +102,9 @@ pub const UPSTREAM_GOODBYES_MAX: usize = 64;
 pub const HOOK_NAMES_MAX: usize = 256;
 /// Events of one upstream connection that may wait for its answers.
 pub const EVENTS_PENDING_PER_CONN_MAX: usize = 16 * 1024;
+/// Events of all upstream connections together that may wait for answers.
+pub const EVENTS_PENDING_MAX: usize = 256 * 1024;
+
 /// Bytes of encoded frames that the upstream client gathers before it writes them.
 pub const CLIENT_BUFFER_BYTES: usize = 64 * 1024;
 /// Milliseconds that the upstream client waits for an answer, for credit or for the broker to read.

@@ -178,6 +178,10 @@ counters! {
         counter events_unhandled_total,
         /// Events that no service wanted to be told of, or took.
         counter events_dropped_total,
+        /// Answers to events that no client can be given.
+        counter event_answers_invalid_total,
+        /// Events whose service went away before it answered.
+        counter events_abandoned_total,
         /// Answers to events that are answered already, or to none.
         counter late_answers_total,
         /// Admin connections that ended without a whole request and its answer.

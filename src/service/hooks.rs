@@ -10,7 +10,8 @@ use crate::base::NodeId;
 use crate::base::slab::Slab;
 use crate::base::stats::ServiceStats;
 use crate::limits::{
-    CONTROL_PAYLOAD_MAX, EVENTS_PENDING_PER_CONN_MAX, LANE_FRAMES_PER_TURN, SERVICE_TICK_MS,
+    CONTROL_PAYLOAD_MAX, EVENTS_PENDING_MAX, EVENTS_PENDING_PER_CONN_MAX, LANE_FRAMES_PER_TURN,
+    SERVICE_TICK_MS,
 };
 use crate::mesh::{self, Delivery, Event, LaneFull, Outlets, ReplyTo};
 use crate::wire::hook::{self, HookKind};
@@ -50,8 +51,8 @@ pub(super) struct Hooks {
     /// Their deadlines, which come in the order of the events.
     deadlines: RefCell<VecDeque<(Instant, u64)>>,
     last_request: Cell<u64>,
-    /// Whose turn it is among handlers of the same.
-    turn: Cell<usize>,
+    /// Events passed on, told ones too.
+    passed: Cell<u64>,
     /// Answers that wait for lane room.
     answers: RefCell<VecDeque<(NodeId, Answer)>>,
 }
@@ -66,6 +67,8 @@ struct Handler {
     /// None for all.
     methods: Vec<Box<str>>,
     pending: usize,
+    /// How many events had been passed on when it got its last one.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -93,7 +96,7 @@ impl Hooks {
             pending: RefCell::default(),
             deadlines: RefCell::default(),
             last_request: Cell::new(0),
-            turn: Cell::new(0),
+            passed: Cell::new(0),
             answers: RefCell::default(),
         }
     }
@@ -109,13 +112,14 @@ impl Hooks {
         let owned = |names: Names<'_>| names.iter().map(Box::from).collect();
         let mut handlers = self.handlers.borrow_mut();
         let at = handlers.iter().position(|handler| handler.conn == conn);
-        let pending = at.map_or(0, |at| handlers[at].pending);
+        let (pending, last) = at.map_or((0, 0), |at| (handlers[at].pending, handlers[at].last));
         let handler = Handler {
             conn,
             events,
             namespaces: owned(namespaces),
             methods: owned(methods),
             pending,
+            last,
         };
         match at {
             Some(at) => handlers[at] = handler,
@@ -124,12 +128,13 @@ impl Hooks {
     }
 
     /// A connection is gone: what it was asked is answered with an error.
-    pub(super) fn forget(&self, conn: Conn) {
+    pub(super) fn forget(&self, conn: Conn, stats: &ServiceStats) {
         let mut handlers = self.handlers.borrow_mut();
         handlers.retain(|handler| handler.conn != conn);
         let mut answers = self.answers.borrow_mut();
         self.pending.borrow_mut().retain(|_, pending| {
             if pending.conn == conn {
+                stats.events_abandoned_total.add(1);
                 answers.push_back((pending.shard, Answer::without(pending.reply)));
             }
             pending.conn != conn
@@ -165,7 +170,7 @@ impl Hooks {
                 return;
             }
             stats.events_unhandled_total.add(1);
-            let answer = unhandled(&handlers, kind, event.reply);
+            let answer = unhandled(&handlers, kind, event.subject, event.reply);
             self.answers.borrow_mut().push_back((shard, answer));
             return;
         };
@@ -197,7 +202,7 @@ impl Hooks {
         });
     }
 
-    /// The next in turn of those who want the event and take what they are sent.
+    /// Of those who want the event and take what they are sent the one that had none for longest.
     fn choose<'a>(
         &self,
         handlers: &'a mut [Handler],
@@ -205,23 +210,22 @@ impl Hooks {
         subject: &str,
         mailboxes: &Slab<Rc<Mailbox>>,
     ) -> Option<(&'a mut Handler, Rc<Mailbox>)> {
-        let count = handlers.len();
-        let first = self.turn.get();
-        for step in 0..count {
-            let at = (first + step) % count;
-            let handler = &handlers[at];
+        if self.pending.borrow().len() >= EVENTS_PENDING_MAX {
+            return None;
+        }
+        let able = handlers.iter_mut().filter_map(|handler| {
             let is_free = handler.pending < EVENTS_PENDING_PER_CONN_MAX;
             if !is_free || !handler.wants(kind, subject) {
-                continue;
+                return None;
             }
-            let mailbox = mailboxes.get(handler.conn.0, handler.conn.1);
-            let Some(mailbox) = mailbox.filter(|mailbox| !mailbox.output.borrow().is_long()) else {
-                continue;
-            };
-            self.turn.set(at + 1);
-            return Some((&mut handlers[at], Rc::clone(mailbox)));
-        }
-        None
+            let mailbox = mailboxes.get(handler.conn.0, handler.conn.1)?;
+            let takes = !mailbox.output.borrow().is_long();
+            takes.then_some((handler, mailbox))
+        });
+        let (handler, mailbox) = able.min_by_key(|(handler, _)| handler.last)?;
+        self.passed.set(self.passed.get() + 1);
+        handler.last = self.passed.get();
+        Some((handler, Rc::clone(mailbox)))
     }
 
     /// A service's answer. One that comes too late, or to nothing, is counted and forgotten.
@@ -264,7 +268,10 @@ impl Hooks {
                     result: result.into(),
                 }
             }
-            Err(_) => Answer::without(pending.reply),
+            Err(_) => {
+                stats.event_answers_invalid_total.add(1);
+                Answer::without(pending.reply)
+            }
         };
         self.answers.borrow_mut().push_back((pending.shard, answer));
         checked
@@ -363,21 +370,21 @@ impl Answer {
     }
 }
 
-/// The answer to an event that nobody takes.
-fn unhandled(handlers: &[Handler], kind: EventKind, reply: ReplyTo) -> Answer {
-    if kind != EventKind::Rpc {
+/// The answer to an event that nobody takes: nobody has registered for it, or those who have are busy.
+fn unhandled(handlers: &[Handler], kind: EventKind, subject: &str, reply: ReplyTo) -> Answer {
+    let is_wanted = handlers.iter().any(|handler| handler.wants(kind, subject));
+    if kind != EventKind::Rpc || is_wanted {
         return Answer::without(reply);
     }
-    let takes_calls = |handler: &&Handler| handler.events & kind.bit() != 0;
-    let mut calls = handlers.iter().filter(takes_calls);
-    if calls.clone().next().is_none() {
-        return Answer::error(reply, mesh::Verdict::Error, NOT_AVAILABLE);
-    }
-    if calls.any(|handler| handler.methods.is_empty()) {
-        // Whoever takes every method is only too busy.
-        return Answer::without(reply);
-    }
-    Answer::error(reply, mesh::Verdict::Error, NO_METHOD)
+    let answers_calls = handlers
+        .iter()
+        .any(|handler| handler.events & kind.bit() != 0);
+    let error = if answers_calls {
+        NO_METHOD
+    } else {
+        NOT_AVAILABLE
+    };
+    Answer::error(reply, mesh::Verdict::Error, error)
 }
 
 /// The list names it, or nothing.
@@ -484,6 +491,7 @@ mod tests {
             namespaces: vec!["chat".into()],
             methods: Vec::new(),
             pending: 0,
+            last: 0,
         };
         assert!(handler.wants(EventKind::Subscribe, "chat:1"));
         assert!(!handler.wants(EventKind::Subscribe, "news:1"));

@@ -72,7 +72,7 @@ impl Node {
 
     /// Forgets a connection; answers that are still to come for it are dropped.
     pub(super) fn leave(&self, (index, generation): (u32, u32)) {
-        self.hooks.forget((index, generation));
+        self.hooks.forget((index, generation), &self.stats);
         self.flush_answers();
         let mut mailboxes = self.mailboxes.borrow_mut();
         mailboxes.remove(index, generation);
@@ -205,9 +205,12 @@ impl Node {
                 self.take_delivery(frame.get(), &mailboxes);
             }
             is_more |= taken == limits::LANE_FRAMES_PER_TURN;
-            while self.hooks.has_room()
+            let mut taken = 0;
+            while taken < limits::LANE_FRAMES_PER_TURN
+                && self.hooks.has_room()
                 && let Some(frame) = port.inlets.next_request(shard)
             {
+                taken += 1;
                 match frame.get() {
                     Request::Event(event) => {
                         self.hooks.event(shard, &event, &mailboxes, &self.stats);
@@ -215,7 +218,7 @@ impl Node {
                     other => debug_assert!(false, "a request that is no event: {other:?}"),
                 }
             }
-            is_more |= !self.hooks.has_room();
+            is_more |= taken == limits::LANE_FRAMES_PER_TURN || !self.hooks.has_room();
         }
         self.hooks.flush(&mut port.outlets);
         self.publish(&mut port);

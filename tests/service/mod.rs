@@ -1,6 +1,7 @@
 //! A service thread between a raw upstream client and threads that play the shards.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod events;
 pub(crate) mod http;
 mod played;
 
@@ -64,6 +65,10 @@ pub(crate) struct Knobs {
     pub(crate) taken_count: AtomicU64,
     /// Requests and orders as they came, in words; without who asked.
     pub(crate) frames: Mutex<Vec<String>>,
+    /// Events to be sent.
+    pub(crate) events: Mutex<Vec<events::Sent>>,
+    /// Answers to them, in the order in which they came.
+    pub(crate) answers: Mutex<Vec<events::Given>>,
     /// Shards take nothing while set.
     pub(crate) hold: AtomicBool,
     /// Microseconds of pause after every batch of 64 frames.
@@ -179,6 +184,18 @@ impl Harness {
         service.join().unwrap()
     }
 
+    /// Has shards send events.
+    pub(crate) fn send_events(&self, sent: impl IntoIterator<Item = events::Sent>) {
+        self.knobs.events.lock().unwrap().extend(sent);
+    }
+
+    /// The answers to events, once there are `count`.
+    pub(crate) fn answers(&self, count: usize) -> Vec<events::Given> {
+        let answers = &self.knobs.answers;
+        eventually("the answers", || answers.lock().unwrap().len() >= count);
+        std::mem::take(&mut *answers.lock().unwrap())
+    }
+
     pub(crate) fn taken(&self) -> Vec<Taken> {
         self.knobs.taken.lock().unwrap().clone()
     }
@@ -252,6 +269,8 @@ impl Shard {
                 }
             }
             self.take_orders();
+            let (shard, outlets) = (self.port.id, &mut self.port.outlets);
+            events::send(&self.knobs, shard, outlets, self.service);
             let bell = &self.service_bell;
             self.port.outlets.publish(|_| {
                 rustix::io::write(bell, &1_u64.to_ne_bytes()).unwrap();
@@ -269,6 +288,10 @@ impl Shard {
             if let Delivery::Order(order) = delivery {
                 let words = format!("{}: {order:?}", self.port.id.0);
                 self.knobs.frames.lock().unwrap().push(words);
+                continue;
+            }
+            if let Delivery::Answer(answer) = delivery {
+                events::note(&self.knobs, self.port.id, &answer);
                 continue;
             }
             assert_eq!(delivery, Delivery::Drain);

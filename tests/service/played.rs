@@ -1,5 +1,6 @@
 //! What the played shards answer to questions of the server API. Rooms whose name begins with `silent`
-//! are not answered for, those that begin with `crowd` are too large for an answer.
+//! are not answered for, those that begin with `crowd` are too large for an answer, and histories of those
+//! that begin with `full` are refused.
 
 use super::Knobs;
 use ringcast::base::{Content, Epoch, NodeId, Offset};
@@ -21,6 +22,10 @@ pub(super) fn answer(request: &Request<'_>, knobs: &Knobs, outlets: &mut Outlets
                 reply: reply_to,
             });
             if room.starts_with("silent") {
+                return;
+            }
+            if room.starts_with("full") {
+                outlets.deliver(to, &Delivery::Refused { reply }).unwrap();
                 return;
             }
             let is_other = matches!(
