@@ -98,6 +98,11 @@ pub const UPSTREAM_CONNS_MAX: usize = 1_024;
 /// Connections beyond that limit which are told so at one time; the others are closed without a word.
 pub const UPSTREAM_GOODBYES_MAX: usize = 64;
 
+/// Bytes of the largest frame that the broker sends to an upstream, a RESULT: as much as crosses cores in
+/// one frame.
+pub const UPSTREAM_RESULT_MAX: usize = LANE_FRAME_MAX;
+/// Questions of one upstream connection that may wait for their answers, each of them possibly large.
+pub const UPSTREAM_QUERIES_MAX: usize = 16;
 /// Names in each list of a REGISTER.
 pub const HOOK_NAMES_MAX: usize = 256;
 /// Events of one upstream connection that may wait for its answers.

@@ -6,7 +6,7 @@ mod support;
 use ringcast::base::Content;
 use ringcast::client::Message as Publication;
 use ringcast::limits;
-use ringcast::wire::upstream::{AckLevel, ErrorCode, Frame, decode};
+use ringcast::wire::upstream::{AckLevel, ErrorCode, Extras, Frame, decode};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -381,6 +381,7 @@ fn publish(request: u64, payload: &[u8]) -> Vec<u8> {
         content: Content::Json,
         skip_history: false,
         key: None,
+        extras: Extras::default(),
         payload,
     })
 }

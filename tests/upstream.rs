@@ -4,7 +4,7 @@ mod service;
 
 use ringcast::base::{Content, Epoch, Offset};
 use ringcast::service::{Drained, Key, UpstreamLimits};
-use ringcast::wire::upstream::{AckLevel, ErrorCode, Frame, HelloAuth, Rooms};
+use ringcast::wire::upstream::{AckLevel, ErrorCode, Extras, Frame, HelloAuth, Rooms};
 use service::{Harness, Options, Raw, Taken, eventually};
 use std::io::Write;
 use std::sync::atomic::Ordering::SeqCst;
@@ -18,6 +18,7 @@ fn publish<'a>(request: u64, room: &'a str, level: AckLevel, payload: &'a [u8]) 
         content: Content::Json,
         skip_history: false,
         key: None,
+        extras: Extras::default(),
         payload,
     }
 }
@@ -259,6 +260,7 @@ fn a_broadcast_has_one_acknowledgement_when_every_room_has_answered() {
         content: Content::Json,
         skip_history: true,
         key: Some([9; 16]),
+        extras: Extras::default(),
         rooms: Rooms::new(&rooms),
         payload: b"[1]",
     };
@@ -309,6 +311,7 @@ fn an_idempotency_key_reaches_the_home_and_its_answer_the_service() {
         content: Content::Text,
         skip_history: true,
         key: Some([5; 16]),
+        extras: Extras::default(),
         payload: b"not JSON",
     };
     raw.send(&frame(1));
@@ -496,6 +499,7 @@ fn a_broadcast_that_finds_a_lane_full_reaches_each_room_once() {
         content: Content::Json,
         skip_history: false,
         key: None,
+        extras: Extras::default(),
         rooms: Rooms::new(&rooms),
         payload: b"{}",
     });

@@ -2,11 +2,13 @@
 //! same file by `clients/python/test_vectors.py`.
 
 use ringcast::base::{Content, Epoch, Offset};
+use ringcast::wire::client::Tags;
 use ringcast::wire::upstream::{
-    AckLevel, ErrorCode, EventKind, Frame, HelloAuth, Names, OrderKind, Recovery, Rooms, Verdict,
-    decode, hello_mac, hello_mac_is_valid,
+    AckLevel, ErrorCode, EventKind, Extras, Frame, HelloAuth, Names, OrderKind, Query, QueryResult,
+    Recovery, Rooms, Verdict, decode, hello_mac, hello_mac_is_valid, sorted_tags,
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const EVENTS: [&str; 9] = [
     "connect",
@@ -56,7 +58,7 @@ impl Vectors {
 #[test]
 fn every_frame_decodes_to_its_meaning_and_encodes_to_its_bytes() {
     let vectors = Vectors::read();
-    for vector in vectors.list("frames", 35) {
+    for vector in vectors.list("frames", 65) {
         let name = text(vector, "name");
         let bytes = bytes(vector, "hex");
         let fields = Fields::read(&vector["frame"]);
@@ -74,7 +76,7 @@ fn every_frame_decodes_to_its_meaning_and_encodes_to_its_bytes() {
 #[test]
 fn every_error_has_its_code_its_request_and_its_way_on() {
     let vectors = Vectors::read();
-    for vector in vectors.list("errors", 50) {
+    for vector in vectors.list("errors", 80) {
         let name = text(vector, "name");
         let error = decode(&bytes(vector, "hex"), vectors.frame_bytes_max()).expect_err(name);
         assert_eq!(error.code as u64, number(vector, "code"), "{name}");
@@ -121,6 +123,9 @@ struct Fields<'a> {
     result: Vec<u8>,
     info: Vec<u8>,
     data: Vec<u8>,
+    /// The list of a RESULT.
+    list: Vec<u8>,
+    tags: Vec<u8>,
     namespaces: Vec<u8>,
     methods: Vec<u8>,
     fixed: [u8; 32],
@@ -141,6 +146,9 @@ impl<'a> Fields<'a> {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             Names::list(&names)
         };
+        let tags: BTreeMap<String, String> =
+            serde_json::from_value(frame["tags"].clone()).unwrap_or_default();
+        let tags: Vec<_> = tags.iter().map(|(key, value)| (&**key, &**value)).collect();
         let fixed = [optional("challenge"), optional("mac")].concat();
         Self {
             frame,
@@ -150,6 +158,10 @@ impl<'a> Fields<'a> {
             result: optional("result"),
             info: optional("info"),
             data: optional("data"),
+            list: ["publications", "clients", "channels"]
+                .map(optional)
+                .concat(),
+            tags: sorted_tags(&tags).expect("tags"),
             namespaces: list("namespaces"),
             methods: list("methods"),
             fixed: fixed.try_into().unwrap_or_default(),
@@ -179,6 +191,7 @@ impl<'a> Fields<'a> {
                 content: content(frame),
                 skip_history: flag(frame, "skip_history"),
                 key: key(frame),
+                extras: self.extras(),
                 payload: &self.payload,
             },
             "BROADCAST" => Frame::Broadcast {
@@ -187,6 +200,7 @@ impl<'a> Fields<'a> {
                 content: content(frame),
                 skip_history: flag(frame, "skip_history"),
                 key: key(frame),
+                extras: self.extras(),
                 rooms: Rooms::new(rooms),
                 payload: &self.payload,
             },
@@ -217,9 +231,67 @@ impl<'a> Fields<'a> {
                 content: content(frame),
                 data: &self.data,
             },
+            "HISTORY" => self.query(
+                "room",
+                Query::History {
+                    limit: frame["limit"].as_i64().expect("limit") as i32,
+                    reverse: flag(frame, "reverse"),
+                    since: frame["since"].is_object().then(|| {
+                        let since = &frame["since"];
+                        (text(since, "epoch"), Offset(number(since, "offset")))
+                    }),
+                },
+            ),
+            "PRESENCE" => self.query("room", Query::Presence),
+            "PRESENCE_STATS" => self.query("room", Query::PresenceStats),
+            "FORGET_HISTORY" => self.query("room", Query::ForgetHistory),
+            "CHANNELS" => self.query("pattern", Query::Channels),
             "PING" => Frame::Ping { request, body },
             "PONG" => Frame::Pong { request, body },
             _ => self.server_frame(request),
+        }
+    }
+
+    fn query<'b>(&'b self, name: &str, query: Query<'b>) -> Frame<'b> {
+        Frame::Query {
+            request: number(self.frame, "request_id"),
+            name: text(self.frame, name),
+            query,
+        }
+    }
+
+    fn extras(&self) -> Extras<'_> {
+        Extras {
+            delta: self.frame["delta"].as_bool().unwrap_or_default(),
+            exclude: self.frame["exclude"].as_str().unwrap_or_default(),
+            tags: Tags::from_flat(&self.tags),
+        }
+    }
+
+    fn result(&self) -> QueryResult<'_> {
+        let (frame, list) = (self.frame, &self.list);
+        let whole = flag(frame, "whole");
+        match text(frame, "kind") {
+            "history" => QueryResult::History {
+                found: whole,
+                epoch: Epoch(number(frame, "epoch") as u32),
+                top: Offset(number(frame, "offset")),
+                publications: list,
+            },
+            "presence" => QueryResult::Presence {
+                complete: whole,
+                clients: list,
+            },
+            "presence_stats" => QueryResult::PresenceStats {
+                clients: number(frame, "num_clients") as u32,
+                users: number(frame, "num_users") as u32,
+            },
+            "done" => QueryResult::Done,
+            "channels" => QueryResult::Channels {
+                complete: whole,
+                channels: list,
+            },
+            other => panic!("kind {other}"),
         }
     }
 
@@ -258,6 +330,10 @@ impl<'a> Fields<'a> {
                 text: text(frame, "text"),
                 info: &self.info,
                 data: &self.data,
+            },
+            "RESULT" => Frame::Result {
+                request,
+                result: self.result(),
             },
             "CREDIT" => Frame::Credit {
                 total: number(frame, "total"),

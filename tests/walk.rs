@@ -15,7 +15,7 @@ use ringcast::room::tail::TailLimits;
 use ringcast::room::view::{LineKind, Taken, View};
 use ringcast::wire::client::{Data, Encoding, Publication, Push, write_push};
 use ringcast::wire::frame::{Opcode, server_header};
-use ringcast::wire::upstream::{AckLevel, Frame, decode};
+use ringcast::wire::upstream::{AckLevel, Extras, Frame, decode};
 use std::io::Cursor;
 use support::{Broker, Client, Metrics};
 use tungstenite::protocol::{Role, WebSocket};
@@ -83,6 +83,7 @@ fn a_publication_walks_through_the_parts() {
         content: Content::Json,
         skip_history: false,
         key: None,
+        extras: Extras::default(),
         payload: PAYLOAD,
     };
     sent.encode(&mut bytes);

@@ -18,6 +18,12 @@ with `next_answer`. A service that decides what clients may do registers and ans
         else:
             upstream.answer(event, error=(403, "members only"))
 
+clients/python/example_service.py is such a service. Rooms can be asked about:
+
+    page = upstream.history("news", limit=10, reverse=True)
+    print(page["offset"], [publication["data"] for publication in page["publications"]])
+    print(upstream.presence("news"), upstream.channels("chat:*"))
+
 One thread at a time may use a connection; it never reconnects by itself. The
 protocol is specified in docs/upstream-protocol.md.
 
@@ -49,6 +55,8 @@ ROOMS_MAX = 1024
 PING_MAX = 64
 NAMES_MAX = 256  # in each list of a REGISTER
 MAX_FRAME = 1024 * 1024  # until WELCOME says otherwise
+RESULT_MAX = 1024 * 1024 + 8 * 1024  # from the broker
+TAGS_MAX = 2048  # bytes of all tags of a publication, lengths included
 
 NONE, ACCEPTED, SEQUENCED, REPLICATED = range(4)
 CONTENTS = ("json", "text", "bytes")
@@ -65,7 +73,8 @@ EVENTS = (
 )
 ORDERS = ("disconnect", "subscribe", "unsubscribe", "refresh", "expire", "message")
 VERDICTS = ("result", "error", "temporary_error", "disconnect")
-KEY_FLAG, SKIP_HISTORY_FLAG, KNOWN_FLAGS = 0x04, 0x20, 0x3F
+RESULTS = ("history", "presence", "presence_stats", "done", "channels")
+KEY_FLAG, SKIP_HISTORY_FLAG, HEADER_FLAG, KNOWN_FLAGS = 0x04, 0x20, 0x40, 0x7F
 
 TYPES = {
     0x01: "HELLO",
@@ -74,6 +83,11 @@ TYPES = {
     0x04: "REGISTER",
     0x05: "ANSWER",
     0x06: "ORDER",
+    0x07: "HISTORY",
+    0x08: "PRESENCE",
+    0x09: "PRESENCE_STATS",
+    0x0A: "FORGET_HISTORY",
+    0x0B: "CHANNELS",
     0x20: "PING",
     0x21: "PONG",
     0x80: "CHALLENGE",
@@ -83,6 +97,7 @@ TYPES = {
     0x84: "CREDIT",
     0x85: "GOAWAY",
     0x86: "EVENT",
+    0x87: "RESULT",
 }
 TYPE_BYTES = {name: byte for byte, name in TYPES.items()}
 
@@ -159,6 +174,7 @@ class Upstream:
         self._received = bytearray()
         self._answers = collections.OrderedDict()
         self._events = collections.deque()
+        self._results = {}
         self._goaway_ms = None
         self._pong = None
         self._published = 0
@@ -185,18 +201,18 @@ class Upstream:
         request = self.send_broadcast(rooms, data, **options)
         return self._receipt(request, options.get("level", SEQUENCED))
 
-    def send(self, room, data, *, content="json", level=SEQUENCED, key=None, skip_history=False):
-        """Publishes without waiting: the request id that the answer will have. `data` is str or bytes;
-        `key`, 16 bytes, makes a repetition harmless."""
-        frame = _publication("PUBLISH", data, content, level, key, skip_history)
+    def send(self, room, data, **options):
+        """Publishes without waiting: the request id that the answer will have. `data` is str or bytes.
+        Options: content (see CONTENTS), level, skip_history; key, 16 bytes, makes a repetition harmless;
+        delta (subscribers that take deltas may be sent one), exclude (the id of a client that is not sent
+        it), tags (a dict that subscribers see)."""
+        frame = _publication("PUBLISH", data, **options)
         frame["room"] = room
         return self._send_publication(frame)
 
-    def send_broadcast(
-        self, rooms, data, *, content="json", level=SEQUENCED, key=None, skip_history=False
-    ):
+    def send_broadcast(self, rooms, data, **options):
         """As `send`, to up to 1,024 rooms."""
-        frame = _publication("BROADCAST", data, content, level, key, skip_history)
+        frame = _publication("BROADCAST", data, **options)
         frame["rooms"] = list(rooms)
         return self._send_publication(frame)
 
@@ -247,6 +263,40 @@ class Upstream:
         contents = {"info_content": "json", "info": b"", "content": "json", "data": b""}
         self._write(encode({**frame, **defaults, **contents, **options}))
         self._receipt(request, ACCEPTED)
+
+    def history(self, room, limit=-1, since=None, reverse=False):
+        """Past publications of a room: a dict with found, epoch, offset (of the newest) and publications.
+        `limit` is how many at most, 0 for the position only, negative for as many as the broker gives.
+        `since` is (epoch, offset), excluded itself, the epoch as a number or as clients have it; None or
+        "" for any. `found` is False when that position is not of this history."""
+        if since is not None:
+            epoch, offset = since
+            epoch = epoch_text(epoch) if isinstance(epoch, int) else epoch or ""
+            since = {"epoch": epoch, "offset": offset}
+        result = self._ask("HISTORY", room=room, limit=limit, reverse=reverse, since=since)
+        fields = {"found": result["whole"], "epoch": result["epoch"], "offset": result["offset"]}
+        return dict(fields, publications=_publications(result["publications"]))
+
+    def presence(self, room):
+        """Who is present in a room: a list of dicts with user, client, conn_info and chan_info."""
+        result = self._ask("PRESENCE", room=room)
+        _check_whole(result)
+        return _clients(result["clients"])
+
+    def presence_stats(self, room):
+        """How many connections and distinct users are present in a room."""
+        result = self._ask("PRESENCE_STATS", room=room)
+        return result["num_clients"], result["num_users"]
+
+    def forget_history(self, room):
+        """Drops a room's history; its position stays."""
+        self._ask("FORGET_HISTORY", room=room)
+
+    def channels(self, pattern=""):
+        """Channels with subscribers whose names match a glob ("" for all), with the number of these."""
+        result = self._ask("CHANNELS", pattern=pattern)
+        _check_whole(result)
+        return _channels(result["channels"])
 
     def ping(self):
         """Asks for a sign of life: the seconds that it took."""
@@ -329,6 +379,18 @@ class Upstream:
         self._write(data)
         return frame["request_id"]
 
+    def _ask(self, kind, **fields):
+        if self._goaway_ms is not None:
+            raise GoingAway(self._goaway_ms)
+        self._last_request += 1
+        request = self._last_request
+        self._write(encode(dict(fields, type=kind, request_id=request)))
+        while request not in self._results:
+            if request in self._answers:
+                raise self._answers.pop(request)
+            self._wait()
+        return self._results.pop(request)
+
     def _receipt(self, request, level):
         if level == NONE:
             return None
@@ -378,6 +440,8 @@ class Upstream:
             self._answers[frame["request_id"]] = refused
         elif kind == "EVENT":
             self._events.append(dict(frame, **_client(frame["info"])))
+        elif kind == "RESULT":
+            self._results[frame["request_id"]] = frame
         elif kind == "CREDIT":
             self._credit = max(self._credit, frame["total"])
         elif kind == "GOAWAY":
@@ -390,7 +454,7 @@ class Upstream:
             raise UpstreamError(f"{kind} from the broker")
 
     def _next_frame(self):
-        decoded = decode(self._received, MAX_FRAME)
+        decoded = decode(self._received, RESULT_MAX)
         if decoded is None:
             return None
         frame, size = decoded
@@ -436,8 +500,21 @@ class Upstream:
         return mask & selectors.EVENT_READ, mask & selectors.EVENT_WRITE
 
 
-def _publication(kind, data, content, level, key, skip_history):
+def _publication(
+    kind,
+    data,
+    content="json",
+    level=SEQUENCED,
+    key=None,
+    skip_history=False,
+    delta=False,
+    exclude="",
+    tags=None,
+):
     return {
+        "delta": delta,
+        "exclude": exclude,
+        "tags": tags or {},
         "type": kind,
         "level": level,
         "content": content,
@@ -469,14 +546,14 @@ def encode(frame):
             body += _counted(_named(frame["key_id"], "key id")) + frame["mac"]
     elif kind == "PUBLISH":
         name = _named(frame["room"], "room name")
-        flags, body = _flags(frame), (frame["key"] or b"") + frame["payload"]
+        flags, body = _flags(frame), _head(frame) + frame["payload"]
     elif kind == "BROADCAST":
         rooms = [_counted(_named(room, "room name")) for room in frame["rooms"]]
         if not 1 <= len(rooms) <= ROOMS_MAX:
             raise ValueError("a broadcast takes 1 to 1024 rooms")
         flags = _flags(frame)
         count = struct.pack("<H", len(rooms))
-        body = (frame["key"] or b"") + count + b"".join(rooms) + frame["payload"]
+        body = _head(frame) + count + b"".join(rooms) + frame["payload"]
     elif kind == "REGISTER":
         lists = [_names(frame[field]) for field in ("namespaces", "methods")]
         body = struct.pack("<I", frame["events"]) + b"".join(lists)
@@ -496,6 +573,15 @@ def encode(frame):
         head = struct.pack("<BBHII", *numbers, frame["deadline_ms"], frame["code"])
         info = struct.pack("<I", len(frame["info"])) + frame["info"]
         body = head + _counted(frame["text"]) + info + frame["data"]
+    elif kind in ("HISTORY", "PRESENCE", "PRESENCE_STATS", "FORGET_HISTORY"):
+        name = _named(frame["room"], "room name")
+        body = _history_body(frame) if kind == "HISTORY" else b""
+    elif kind == "CHANNELS":
+        name, body = frame["pattern"], b""
+        if len(name.encode()) > NAME_MAX:
+            raise ValueError("pattern is above 255 bytes")
+    elif kind == "RESULT":
+        body = _result_body(frame)
     elif kind in ("PING", "PONG"):
         body = frame["body"]
         if len(body) > PING_MAX:
@@ -574,8 +660,17 @@ def _fields(kind, flags, name, body):
     if kind == "PUBLISH":
         options = _options(flags)
         room = _room(name)
-        key, payload = _split_key(flags, body)
-        return {"room": room, **options, "key": key, "payload": payload}
+        key, header, payload = _split_head(flags, body)
+        return {"room": room, **options, "key": key, **header, "payload": payload}
+    if kind in ("HISTORY", "PRESENCE", "PRESENCE_STATS", "FORGET_HISTORY"):
+        room = _room(name)
+        if kind == "HISTORY":
+            return {"room": room, **_history(body)}
+        _exactly(body, 0)
+        return {"room": room}
+    if kind == "CHANNELS":
+        _exactly(body, 0)
+        return {"pattern": _text(name)}
     if kind == "ORDER":
         return {"user": _text(name), **_order(body)}
     if kind == "EVENT":
@@ -586,9 +681,11 @@ def _fields(kind, flags, name, body):
     if name:
         raise FrameError(MALFORMED, "frame type takes no name")
     if kind == "BROADCAST":
-        key, rest = _split_key(flags, body)
+        key, header, rest = _split_head(flags, body)
         rooms, payload = _rooms(rest)
-        return {"rooms": rooms, **options, "key": key, "payload": payload}
+        return {"rooms": rooms, **options, "key": key, **header, "payload": payload}
+    if kind == "RESULT":
+        return _result(body)
     if kind == "REGISTER":
         return _register(body)
     if kind == "ANSWER":
@@ -692,14 +789,22 @@ def _event(body):
 
 def _client(info):
     """User, client id and infos of a client, from their flat form."""
+    return _sized_client(info)[0]
+
+
+def _sized_client(info):
+    """As `_client`, and the bytes that it took."""
     user, at = _counted_text(info, 0)
     client, at = _counted_text(info, at)
     parts = []
     for _ in range(2):
         content, length = struct.unpack("<BI", _take(info, at, 5))
+        if content >= len(CONTENTS):
+            raise FrameError(MALFORMED, "content is not known")
         parts.append(_take(info, at + 5, length))
         at += 5 + length
-    return {"user": user, "client": client, "conn_info": parts[0], "chan_info": parts[1]}
+    client = {"user": user, "client": client, "conn_info": parts[0], "chan_info": parts[1]}
+    return client, at
 
 
 def _counted_text(body, at):
@@ -711,6 +816,133 @@ def _names(names):
     if len(names) > NAMES_MAX or any(len(name.encode()) > NAME_MAX for name in names):
         raise ValueError("a list has at most 256 names of at most 255 bytes")
     return struct.pack("<H", len(names)) + b"".join(_counted(name) for name in names)
+
+
+def _history_body(frame):
+    since = frame["since"]
+    body = struct.pack("<iB", frame["limit"], frame["reverse"] | (since is not None) << 1)
+    if since is not None:
+        epoch = since["epoch"].encode()
+        if len(epoch) > NAME_MAX:
+            raise ValueError("epoch is above 255 bytes")
+        body += struct.pack("<B", len(epoch)) + epoch + struct.pack("<Q", since["offset"])
+    return body
+
+
+def _history(body):
+    limit, flags = struct.unpack("<iB", _take(body, 0, 5))
+    if flags & ~3:
+        raise FrameError(UNSUPPORTED, "flag of HISTORY is not known")
+    since, at = None, 5
+    if flags & 2:
+        (length,) = _take(body, at, 1)
+        epoch = _utf8(_take(body, at + 1, length))
+        at += 1 + length
+        (offset,) = struct.unpack("<Q", _take(body, at, 8))
+        since, at = {"epoch": epoch, "offset": offset}, at + 8
+    _exactly(body, at)
+    return {"limit": limit, "reverse": bool(flags & 1), "since": since}
+
+
+def _result_body(frame):
+    kind = frame["kind"]
+    head = struct.pack("<BBH", RESULTS.index(kind), frame["whole"], 0)
+    if kind == "history":
+        place = struct.pack("<IQ", frame["epoch"], frame["offset"])
+        return head + place + frame["publications"]
+    if kind == "presence_stats":
+        return head + struct.pack("<II", frame["num_clients"], frame["num_users"])
+    lists = {"presence": "clients", "channels": "channels"}
+    return head + (frame[lists[kind]] if kind in lists else b"")
+
+
+def _result(body):
+    kind, whole, reserved = struct.unpack("<BBH", _take(body, 0, 4))
+    if reserved:
+        raise FrameError(UNSUPPORTED, "reserved bytes are not 0")
+    if whole > 1:
+        raise FrameError(MALFORMED, "whole is neither 0 nor 1")
+    if kind >= len(RESULTS):
+        raise FrameError(UNSUPPORTED, "kind of result is not known")
+    kind, rest = RESULTS[kind], body[4:]
+    fields = {"kind": kind, "whole": bool(whole)}
+    if kind == "history":
+        fields["epoch"], fields["offset"] = struct.unpack("<IQ", _take(rest, 0, 12))
+        fields["publications"] = rest[12:]
+        _publications(rest[12:])
+    elif kind == "presence":
+        _clients(rest)
+        fields["clients"] = rest
+    elif kind == "channels":
+        _channels(rest)
+        fields["channels"] = rest
+    elif kind == "presence_stats":
+        fields["num_clients"], fields["num_users"] = struct.unpack("<II", _exactly(rest, 8))
+    else:
+        _exactly(rest, 0)
+    if kind in ("presence_stats", "done") and not whole:
+        raise FrameError(MALFORMED, "a result without a list is whole")
+    return fields
+
+
+def _check_whole(result):
+    if not result["whole"]:
+        raise UpstreamError("more than one answer holds")
+
+
+def _publications(data):
+    """The publications of a flat list."""
+    publications, at = [], 0
+    while at < len(data):
+        offset, content, length = struct.unpack("<QBI", _take(data, at, 13))
+        payload = _take(data, at + 13, length)
+        if content >= len(CONTENTS):
+            raise FrameError(MALFORMED, "content is not known")
+        at += 13 + length
+        parts = []
+        for _ in range(2):
+            (length,) = struct.unpack("<I", _take(data, at, 4))
+            parts.append(_take(data, at + 4, length))
+            at += 4 + length
+        info, tags = parts
+        publication = {"offset": offset, "content": CONTENTS[content], "data": payload}
+        publication["publisher"] = _client(info) if info else None
+        publications.append(dict(publication, tags=dict(_pairs(tags))))
+    return publications
+
+
+def _clients(data):
+    """The clients of a flat list."""
+    clients, at = [], 0
+    while at < len(data):
+        client, size = _sized_client(data[at:])
+        clients.append(client)
+        at += size
+    return clients
+
+
+def _channels(data):
+    """Channels and their subscribers of a flat list."""
+    channels, at = {}, 0
+    while at < len(data):
+        name, at = _counted_text(data, at)
+        (channels[name],) = struct.unpack("<I", _take(data, at, 4))
+        at += 4
+    return channels
+
+
+def _pairs(data):
+    pairs, at = [], 0
+    while at < len(data):
+        key, at = _counted_text(data, at)
+        value, at = _counted_text(data, at)
+        pairs.append((key, value))
+    return pairs
+
+
+def epoch_text(epoch):
+    """An epoch as clients have it: a letter for each half byte, from a to p, highest first."""
+    return "".join(chr(ord("a") + (epoch >> shift & 15)) for shift in range(28, -4, -4))
 
 
 def _hello(body):
@@ -741,10 +973,39 @@ def _options(flags):
     }
 
 
-def _split_key(flags, body):
-    if not flags & KEY_FLAG:
-        return None, body
-    return _take(body, 0, 16), body[16:]
+def _split_head(flags, body):
+    """Key, publication header and the rest of a body."""
+    key, header = None, {}
+    if flags & KEY_FLAG:
+        key, body = _take(body, 0, 16), body[16:]
+    if flags & HEADER_FLAG:
+        header, body = _publication_header(body)
+    return key, header, body
+
+
+def _publication_header(body):
+    (options,) = _take(body, 0, 1)
+    if options & ~3:
+        raise FrameError(UNSUPPORTED, "option of the publication header is not known")
+    exclude, at = "", 1
+    if options & 2:
+        (length,) = _take(body, 1, 1)
+        exclude, at = _filled(_utf8(_take(body, 2, length))), 2 + length
+    (count,) = struct.unpack("<H", _take(body, at, 2))
+    at += 2
+    start, tags, last = at, {}, None
+    for _ in range(count):
+        key, at = _counted_text(body, at)
+        value, at = _counted_text(body, at)
+        if last is not None and last >= key.encode():
+            raise FrameError(MALFORMED, "keys of tags do not ascend")
+        tags[key], last = value, key.encode()
+    if at - start > TAGS_MAX:
+        raise FrameError(TOO_LARGE, "tags are above 2048 bytes")
+    header = {"delta": bool(options & 1), "exclude": exclude, "tags": tags}
+    if not _has_header(header):
+        raise FrameError(MALFORMED, "publication header says nothing")
+    return header, body[at:]
 
 
 def _rooms(body):
@@ -829,7 +1090,31 @@ def _flags(frame):
         flags |= KEY_FLAG
     if frame["skip_history"]:
         flags |= SKIP_HISTORY_FLAG
+    if _has_header(frame):
+        flags |= HEADER_FLAG
     return flags
+
+
+def _has_header(frame):
+    return bool(frame.get("delta") or frame.get("exclude") or frame.get("tags"))
+
+
+def _head(frame):
+    """What comes before the payload of a publication, or before its rooms."""
+    head = frame["key"] or b""
+    if not _has_header(frame):
+        return head
+    exclude = frame["exclude"].encode()
+    if len(exclude) > NAME_MAX:
+        raise ValueError("client id is above 255 bytes")
+    tags = sorted(frame["tags"].items(), key=lambda tag: tag[0].encode())
+    flat = b"".join(_counted(key) + _counted(value) for key, value in tags)
+    if len(flat) > TAGS_MAX:
+        raise ValueError("tags are above 2048 bytes")
+    head += struct.pack("<B", frame["delta"] | bool(exclude) << 1)
+    if exclude:
+        head += struct.pack("<B", len(exclude)) + exclude
+    return head + struct.pack("<H", len(tags)) + flat
 
 
 # -------------------------------------------------------------------------------------- the command line

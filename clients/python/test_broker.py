@@ -21,6 +21,29 @@ def refused(code, call, *arguments, **options):
     sys.exit(f"failed: no refusal with code {code}")
 
 
+def ask(upstream, epoch):
+    """What the broker says of the room that was published to."""
+
+    def data(**query):
+        page = upstream.history("python", **query)
+        check((page["epoch"], page["offset"]) == (epoch, 5), f"{page}")
+        return [publication["data"] for publication in page["publications"]]
+
+    check(data(limit=2) == [b'{"n":1}', b'{"n":2}'], "the oldest two")
+    check(data(limit=1, reverse=True) == [b'{"n":5}'], "the newest")
+    check(data(since=(epoch, 3)) == [b"\x00\xff", b'{"n":5}'], "all after the third")
+    check(data(since=(rc.epoch_text(epoch), 5)) == [], "nothing after the last")
+    check(data(limit=0) == [], "the position only")
+    check(not upstream.history("python", since=(epoch ^ 1, 3))["found"], "another history")
+    upstream.publish("tagged", "1", tags={"lang": "en"}, delta=True, exclude="0" * 32)
+    (tagged,) = upstream.history("tagged")["publications"]
+    check((tagged["tags"], tagged["publisher"]) == ({"lang": "en"}, None), f"{tagged}")
+    check(set(upstream.channels("pyth*")) <= {"python"}, "channels")
+    check(upstream.presence("python") == [] and upstream.presence_stats("python") == (0, 0), "presence")
+    upstream.forget_history("python")
+    check(data() == [], "a forgotten history")
+
+
 def main():
     addr, key = sys.argv[1], None
     if len(sys.argv) > 2:
@@ -46,6 +69,7 @@ def main():
         last = upstream.publish("bulk", '"end"')
         check(last.offset == 2_001, f"{last}")
         check(upstream.ping() < 10, "ping")
+        ask(upstream, first.epoch)
     print("python client: all checks passed")
 
 

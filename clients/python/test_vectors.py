@@ -15,10 +15,14 @@ import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+import example_service  # noqa: E402
 import ringcast_upstream as upstream  # noqa: E402
 
 VECTORS = HERE.parent.parent / "tests" / "vectors" / "upstream" / "vectors.json"
-HEX_FIELDS = ("payload", "key", "body", "challenge", "mac", "result", "info", "data")
+HEX_FIELDS = (
+    *("payload", "key", "body", "challenge", "mac", "result", "info", "data"),
+    *("publications", "clients", "channels"),
+)
 
 
 class Vectors(unittest.TestCase):
@@ -182,6 +186,81 @@ class Client(unittest.TestCase):
             self.assertEqual(client.publish("a", "1").offset, 7)
             with self.assertRaises(upstream.GoingAway):
                 client.publish("a", "1")
+        broker.join()
+
+    def test_questions_wait_for_their_own_results(self):
+        def script(broker):
+            publication = broker.hear()
+            self.assertEqual(publication["tags"], {"b": "2", "a": "1"})
+            self.assertEqual(publication["exclude"], "c1")
+            asked = broker.hear()
+            since = {"epoch": "kblcmdne", "offset": 4}
+            self.assertEqual((asked["room"], asked["since"]), ("news", since))
+            publications = self.vector("result_history")["publications"]
+            result = {"type": "RESULT", "request_id": asked["request_id"], "whole": True}
+            broker.ack(publication, 5)
+            place = {"epoch": 0xA1B2C3D4, "offset": 15}
+            broker.say(**result, kind="history", publications=publications, **place)
+            result["request_id"] = broker.hear()["request_id"]
+            broker.say(**result, kind="channels", channels=b"\x01\0a\x02\0\0\0")
+            result.update(request_id=broker.hear()["request_id"], whole=False)
+            broker.say(**result, kind="presence", clients=b"")
+            refused = broker.hear()["request_id"]
+            code = upstream.OVERLOADED
+            broker.say(type="ERROR", request_id=refused, code=code, text="later")
+            self.assertIsNone(broker.hear())
+
+        broker = Broker(script)
+        with upstream.Upstream(broker.addr, timeout=5) as client:
+            sent = client.send("news", "1", exclude="c1", tags={"b": "2", "a": "1"})
+            page = client.history("news", since=(0xA1B2C3D4, 4))
+            self.assertEqual((page["found"], page["offset"]), (True, 15))
+            first, second = page["publications"]
+            self.assertEqual((first["offset"], first["data"]), (14, b"[1]"))
+            self.assertEqual(first["publisher"]["user"], "42")
+            self.assertEqual(first["tags"], {"": "x", "lang": "en"})
+            self.assertEqual((second["content"], second["publisher"]), ("text", None))
+            self.assertEqual(client.channels("*"), {"a": 2})
+            with self.assertRaises(upstream.UpstreamError):
+                client.presence("crowd")
+            with self.assertRaises(upstream.Refused):
+                client.forget_history("news")
+            self.assertEqual(client.next_answer()[0], sent)
+        broker.join()
+
+    @staticmethod
+    def vector(name):
+        vectors = json.loads(VECTORS.read_text(encoding="utf-8"))["frames"]
+        data = next(bytes.fromhex(vector["hex"]) for vector in vectors if vector["name"] == name)
+        return upstream.decode(data)[0]
+
+    def test_the_example_service_answers_events(self):
+        info = upstream._counted("staff-ann") + upstream._counted("c1") + bytes(10)
+
+        def script(broker):
+            register = broker.hear()
+            fields = {"level": upstream.NONE, "duplicate": False, "epoch": 0, "offset": 0}
+            broker.say(type="ACK", request_id=register["request_id"], **fields)
+            expected = [
+                ("connect", "", b'{"name":"ann"}', ("result", 0)),
+                ("connect", "", b"[]", ("disconnect", 4501)),
+                ("subscribe", "staff:1", b"", ("result", 0)),
+                ("rpc", "sum", b"[1,2]", ("result", 0)),
+                ("rpc", "other", b"", ("error", 404)),
+            ]
+            for request, (kind, subject, data, answer) in enumerate(expected, 1):
+                event = {"kind": kind, "subject": subject, "data": data, "request_id": request}
+                event.update(content="json", deadline_ms=1000, code=0, text="", info=info)
+                broker.say(type="EVENT", **event)
+                heard = broker.hear()
+                self.assertEqual((heard["verdict"], heard["code"]), answer)
+                if subject == "sum":
+                    self.assertEqual(json.loads(heard["result"]), {"data": 3})
+
+        broker = Broker(script)
+        with self.assertRaises(upstream.Closed):
+            with upstream.Upstream(broker.addr, timeout=5) as client:
+                example_service.serve(client)
         broker.join()
 
     def test_a_refused_opening_says_why(self):

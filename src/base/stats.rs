@@ -166,6 +166,8 @@ counters! {
         counter upstream_acks_total,
         /// ERROR frames sent.
         counter upstream_errors_total,
+        /// Questions of upstream services passed on.
+        counter upstream_queries_total,
         /// Times that a full lane made an upstream connection wait.
         counter upstream_stalls_total,
         /// Events that shards have sent.

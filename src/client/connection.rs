@@ -5,6 +5,7 @@
 
 use super::error::would_block;
 use super::incoming::Incoming;
+use super::query::Told;
 use super::{Answer, ClientError, Event, Receipt, Refusal};
 use crate::limits::{CLIENT_BUFFER_BYTES, CLIENT_WRITE_SLICE_MS, UPSTREAM_OPENING_MS};
 use crate::wire::upstream::{Frame, HelloAuth, hello_mac};
@@ -34,6 +35,8 @@ pub(super) struct Heard {
     pub(super) answers: VecDeque<Answer>,
     /// Not yet collected, in the order of arrival.
     pub(super) events: VecDeque<Event>,
+    /// Answers to questions, by request id, not yet collected.
+    pub(super) told: Vec<(u64, Told)>,
     /// Request id of the newest PONG.
     pub(super) pong: Option<u64>,
     /// Grace of GOAWAY, once it came.
@@ -261,12 +264,14 @@ impl Heard {
             Frame::Goaway { grace_ms, .. } => self.goaway_ms = Some(grace_ms),
             Frame::Pong { request, .. } => self.pong = Some(request),
             Frame::Ping { request, body } => self.pings.push((request, body.to_vec())),
+            Frame::Result { request, result } => self.told.push((request, Told::of(result))),
             Frame::Event { .. } => self.events.push_back(Event::from_frame(&frame)?),
             Frame::Challenge { .. }
             | Frame::Welcome { .. }
             | Frame::Register { .. }
             | Frame::Answer { .. }
             | Frame::Order { .. }
+            | Frame::Query { .. }
             | Frame::Hello { .. }
             | Frame::Publish { .. }
             | Frame::Broadcast { .. } => return Err(ClientError::UnexpectedFrame),

@@ -20,7 +20,8 @@ impl fmt::Display for Refusal {
 }
 
 /// Why a call failed. After [`ClientError::Refused`], [`ClientError::BadRoom`],
-/// [`ClientError::BadRoomCount`] and [`ClientError::TooLarge`] the connection can still be used, unless
+/// [`ClientError::BadRoomCount`], [`ClientError::BadTags`], [`ClientError::TooMany`] and
+/// [`ClientError::TooLarge`] the connection can still be used, unless
 /// the refusal's code closes it; after the others it is of no more use, except that answers may still be
 /// collected after [`ClientError::GoingAway`].
 #[derive(Debug)]
@@ -48,6 +49,10 @@ pub enum ClientError {
     BadRoom,
     /// No rooms, or too many for one broadcast.
     BadRoomCount,
+    /// Tags that are too long or have a key twice, or an excluded client whose id is too long.
+    BadTags,
+    /// The broker has more to say than one answer holds.
+    TooMany,
     /// The frame would exceed what the broker takes.
     TooLarge {
         /// Bytes of the frame.
@@ -69,6 +74,10 @@ impl fmt::Display for ClientError {
             Self::GoingAway { grace_ms } => write!(f, "the broker goes down in {grace_ms} ms"),
             Self::BadName => f.write_str("service name or key id is empty or above 255 bytes"),
             Self::BadRoom => f.write_str("room name is empty or above 255 bytes"),
+            Self::BadTags => f.write_str(
+                "tags are above 2048 bytes or have a key twice, or the client id is too long",
+            ),
+            Self::TooMany => f.write_str("more than one answer holds"),
             Self::BadRoomCount => f.write_str("a broadcast takes 1 to 1024 rooms"),
             Self::TooLarge {
                 frame_bytes,

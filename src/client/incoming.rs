@@ -1,10 +1,10 @@
 //! Bytes from the broker, cut into frames.
 //!
-//! A buffer of bounded size: it grows for a frame that is larger than answers are, which only events
-//! are, up to what the broker's frames may have.
+//! A buffer of bounded size: it grows for a frame that is larger than acknowledgements are, which only
+//! events and answers to questions are, up to what the broker's frames may have.
 
 use super::ClientError;
-use crate::limits::{UPSTREAM_ANSWER_MAX, UPSTREAM_FRAME_MAX};
+use crate::limits::{UPSTREAM_ANSWER_MAX, UPSTREAM_RESULT_MAX};
 use crate::wire::upstream::{Frame, LENGTH_BYTES, decode};
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -28,7 +28,7 @@ impl Incoming {
     /// The next frame that is there in full.
     pub(super) fn next(&mut self) -> Result<Option<Frame<'_>>, ClientError> {
         let received = &self.bytes[self.start..self.end];
-        let decoded = decode(received, UPSTREAM_FRAME_MAX).map_err(ClientError::BadFrame)?;
+        let decoded = decode(received, UPSTREAM_RESULT_MAX).map_err(ClientError::BadFrame)?;
         Ok(decoded.map(|(frame, frame_bytes)| {
             self.start += frame_bytes;
             frame
@@ -43,7 +43,7 @@ impl Incoming {
         self.start = 0;
         if self.end == self.bytes.len() {
             let mut larger = std::mem::take(&mut self.bytes).into_vec();
-            larger.resize((2 * larger.len()).min(2 * UPSTREAM_FRAME_MAX), 0);
+            larger.resize((2 * larger.len()).min(2 * UPSTREAM_RESULT_MAX), 0);
             self.bytes = larger.into_boxed_slice();
         }
         loop {

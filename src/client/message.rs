@@ -1,8 +1,10 @@
 //! What is published, and what comes back.
 
-use super::Refusal;
+use super::{ClientError, Refusal};
 use crate::base::{Content, Epoch, Offset};
-use crate::wire::upstream::AckLevel;
+use crate::limits::USER_NAME_MAX;
+use crate::wire::client::Tags;
+use crate::wire::upstream::{AckLevel, Extras, sorted_tags};
 
 /// What is published, to whichever rooms.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,12 @@ pub struct Message<'a> {
     pub skip_history: bool,
     /// Idempotency key: repeat it when a publication is sent again after a lost connection.
     pub key: Option<[u8; 16]>,
+    /// Subscribers that take deltas may be sent one.
+    pub delta: bool,
+    /// Public id of a client that is not sent it; empty for none.
+    pub exclude: &'a str,
+    /// Key and value pairs that subscribers see, each key once.
+    pub tags: &'a [(&'a str, &'a str)],
 }
 
 impl<'a> Message<'a> {
@@ -28,6 +36,25 @@ impl<'a> Message<'a> {
             level,
             skip_history: false,
             key: None,
+            delta: false,
+            exclude: "",
+            tags: &[],
+        }
+    }
+
+    /// The tags in the form that [`Message::extras`] takes them.
+    pub(super) fn tags(&self) -> Result<Vec<u8>, ClientError> {
+        if self.exclude.len() > USER_NAME_MAX {
+            return Err(ClientError::BadTags);
+        }
+        sorted_tags(self.tags).ok_or(ClientError::BadTags)
+    }
+
+    pub(super) fn extras<'b>(&'b self, tags: &'b [u8]) -> Extras<'b> {
+        Extras {
+            delta: self.delta,
+            exclude: self.exclude,
+            tags: Tags::from_flat(tags),
         }
     }
 }

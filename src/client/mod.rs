@@ -9,10 +9,12 @@ mod error;
 mod event;
 mod incoming;
 mod message;
+mod query;
 mod upstream;
 
 pub use crate::wire::upstream::{AckLevel, ErrorCode, EventKind, OrderKind};
 pub use error::{ClientError, Refusal};
 pub use event::{Event, EventAnswer, Order};
 pub use message::{Answer, Message, Receipt};
+pub use query::{HistoryPage, HistoryQuery, PresentClient, Published};
 pub use upstream::Upstream;

@@ -6,12 +6,16 @@
 //! and waits for more.
 
 use super::connection::Connection;
-use super::{Answer, ClientError, Event, EventAnswer, Message, Order, Receipt};
+use super::query::{self, Told};
+use super::{
+    Answer, ClientError, Event, EventAnswer, HistoryPage, HistoryQuery, Message, Order,
+    PresentClient, Receipt,
+};
 use crate::base::{Epoch, Offset};
 use crate::limits::{
     BROADCAST_ROOMS_MAX, CLIENT_BUFFER_BYTES, CLIENT_TIMEOUT_MS, ROOM_NAME_MAX, UPSTREAM_NAME_MAX,
 };
-use crate::wire::upstream::{AckLevel, EventKind, Frame, LENGTH_BYTES, Names, Rooms};
+use crate::wire::upstream::{AckLevel, EventKind, Frame, LENGTH_BYTES, Names, Query, Rooms};
 use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
@@ -94,6 +98,7 @@ impl Upstream {
     /// Any [`ClientError`]; it may also be about an earlier frame.
     pub fn send(&mut self, room: &str, message: &Message<'_>) -> Result<u64, ClientError> {
         check_room(room)?;
+        let tags = message.tags()?;
         let request = self.begin()?;
         let start = self.conn.out.len();
         Frame::Publish {
@@ -103,6 +108,7 @@ impl Upstream {
             content: message.content,
             skip_history: message.skip_history,
             key: message.key,
+            extras: message.extras(&tags),
             payload: message.payload,
         }
         .encode(&mut self.conn.out);
@@ -124,6 +130,7 @@ impl Upstream {
             return Err(ClientError::BadRoomCount);
         }
         rooms.iter().try_for_each(|room| check_room(room))?;
+        let tags = message.tags()?;
         let request = self.begin()?;
         let start = self.conn.out.len();
         Frame::Broadcast {
@@ -132,6 +139,7 @@ impl Upstream {
             content: message.content,
             skip_history: message.skip_history,
             key: message.key,
+            extras: message.extras(&tags),
             rooms: Rooms::new(rooms),
             payload: message.payload,
         }
@@ -206,6 +214,70 @@ impl Upstream {
         self.receipt(request, AckLevel::Accepted).map(|_| ())
     }
 
+    /// Past publications of a room.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`].
+    pub fn history(
+        &mut self,
+        room: &str,
+        query: &HistoryQuery<'_>,
+    ) -> Result<HistoryPage, ClientError> {
+        match self.ask(room, query.query()?)? {
+            Told::History(page) => Ok(page),
+            _ => Err(ClientError::UnexpectedFrame),
+        }
+    }
+
+    /// Who is present in a room.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`]; [`ClientError::TooMany`] when they are too many for one answer.
+    pub fn presence(&mut self, room: &str) -> Result<Vec<PresentClient>, ClientError> {
+        match self.ask(room, Query::Presence)? {
+            Told::Presence(clients) => clients.ok_or(ClientError::TooMany),
+            _ => Err(ClientError::UnexpectedFrame),
+        }
+    }
+
+    /// How many connections and distinct users are present in a room.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`].
+    pub fn presence_stats(&mut self, room: &str) -> Result<(u32, u32), ClientError> {
+        match self.ask(room, Query::PresenceStats)? {
+            Told::PresenceStats { clients, users } => Ok((clients, users)),
+            _ => Err(ClientError::UnexpectedFrame),
+        }
+    }
+
+    /// Drops a room's history; its position stays.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`].
+    pub fn forget_history(&mut self, room: &str) -> Result<(), ClientError> {
+        match self.ask(room, Query::ForgetHistory)? {
+            Told::Done => Ok(()),
+            _ => Err(ClientError::UnexpectedFrame),
+        }
+    }
+
+    /// The channels with subscribers whose names match a glob (empty for all), and how many each has.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`]; [`ClientError::TooMany`] when they are too many for one answer.
+    pub fn channels(&mut self, pattern: &str) -> Result<Vec<(String, u32)>, ClientError> {
+        match self.ask(pattern, Query::Channels)? {
+            Told::Channels(channels) => channels.ok_or(ClientError::TooMany),
+            _ => Err(ClientError::UnexpectedFrame),
+        }
+    }
+
     /// The next event, waiting for it. Flushes first, so that earlier answers to events are on their way.
     ///
     /// # Errors
@@ -276,6 +348,40 @@ impl Upstream {
         self.conn.finish()
     }
 
+    /// Asks, and waits for the answer.
+    fn ask(&mut self, name: &str, query: Query<'_>) -> Result<Told, ClientError> {
+        query::check_name(name, query)?;
+        let request = self.begin()?;
+        let question = Frame::Query {
+            request,
+            name,
+            query,
+        };
+        question.encode(&mut self.conn.out);
+        self.flush()?;
+        loop {
+            let told = &mut self.conn.heard.told;
+            if let Some(index) = told.iter().position(|(of, _)| *of == request) {
+                return Ok(told.swap_remove(index).1);
+            }
+            if let Some(answer) = self.take_answer(request) {
+                answer?;
+                return Err(ClientError::UnexpectedFrame);
+            }
+            self.conn.wait()?;
+        }
+    }
+
+    /// The answer to a request, if it has come.
+    fn take_answer(&mut self, request: u64) -> Option<Result<Receipt, ClientError>> {
+        let answers = &mut self.conn.heard.answers;
+        let index = answers
+            .iter()
+            .rposition(|answer| answer.request == request)?;
+        let answer = answers.remove(index)?;
+        Some(answer.result.map_err(ClientError::Refused))
+    }
+
     /// The request id of a new publication.
     fn begin(&mut self) -> Result<u64, ClientError> {
         if let Some(grace_ms) = self.conn.heard.goaway_ms {
@@ -329,10 +435,8 @@ impl Upstream {
             });
         }
         loop {
-            let answers = &mut self.conn.heard.answers;
-            if let Some(index) = answers.iter().rposition(|answer| answer.request == request) {
-                let answer = answers.remove(index).expect("the index was just found");
-                return answer.result.map_err(ClientError::Refused);
+            if let Some(answer) = self.take_answer(request) {
+                return answer;
             }
             self.conn.wait()?;
         }

@@ -8,11 +8,12 @@ use super::acks::{Acks, Answered};
 use super::credit::Credit;
 use super::hooks::Hooks;
 use super::ordered;
+use super::queries::Queries;
 use crate::base::stats::ServiceStats;
-use crate::base::{Content, Epoch, Offset, RoomHasher};
-use crate::mesh::{LaneFull, Outlets, Publish, ReplyTo, Request};
+use crate::base::{Content, Epoch, Offset, RoomHasher, client_id};
+use crate::mesh::{LaneFull, Member, Outlets, Publish, ReplyTo, Request};
 use crate::wire::payload::payload_is_valid;
-use crate::wire::upstream::{AckLevel, DecodeError, ErrorCode, Frame, Recovery, Rooms};
+use crate::wire::upstream::{AckLevel, DecodeError, ErrorCode, Extras, Frame, Recovery, Rooms};
 
 /// The part of a connection that frames change.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub(super) struct Desk<'a> {
     pub(super) outlets: &'a mut Outlets,
     pub(super) rooms: &'a RoomHasher,
     pub(super) acks: &'a mut Acks,
+    pub(super) queries: &'a mut Queries,
     pub(super) out: &'a mut Vec<u8>,
     pub(super) stats: &'a ServiceStats,
     pub(super) hooks: &'a Hooks,
@@ -64,6 +66,7 @@ struct Publication<'a> {
     content: Content,
     skip_history: bool,
     key: Option<[u8; 16]>,
+    extras: Extras<'a>,
     payload: &'a [u8],
 }
 
@@ -93,6 +96,7 @@ impl Intake {
                 content,
                 skip_history,
                 key,
+                extras,
                 payload,
             } => {
                 let publication = Publication {
@@ -101,6 +105,7 @@ impl Intake {
                     content,
                     skip_history,
                     key,
+                    extras,
                     payload,
                 };
                 self.publication(&publication, frame_bytes, desk, |intake, desk| {
@@ -113,6 +118,7 @@ impl Intake {
                 content,
                 skip_history,
                 key,
+                extras,
                 rooms,
                 payload,
             } => {
@@ -122,6 +128,7 @@ impl Intake {
                     content,
                     skip_history,
                     key,
+                    extras,
                     payload,
                 };
                 self.publication(&publication, frame_bytes, desk, |intake, desk| {
@@ -144,6 +151,11 @@ impl Intake {
                 Verdict::Taken
             }
             Frame::Order { .. } => ordered::order(frame, desk),
+            Frame::Query {
+                request,
+                name,
+                query,
+            } => desk.query(self.conn, request, name, query),
             Frame::Answer { request, .. } => {
                 let answered = desk.hooks.answered(self.conn, frame, desk.stats);
                 if let Err((code, text)) = answered {
@@ -287,12 +299,21 @@ impl Desk<'_> {
         let request = Request::Publish(Publish {
             skip_history: publication.skip_history,
             key: publication.key,
+            delta: publication.extras.delta,
+            tags: publication.extras.tags.as_flat(),
+            exclude: self.member(publication.extras.exclude),
             reply,
             ..Publish::plain(room, publication.content, publication.payload)
         });
         self.outlets.request(self.rooms.home(room), &request)?;
         self.stats.upstream_publications_total.add(1);
         Ok(())
+    }
+
+    /// The connection of a client's public id. One that is not here is sent nothing anyway.
+    fn member(&self, client: &str) -> Option<Member> {
+        let (node, conn) = client_id::decode(self.seed, client)?;
+        Some(Member { node, conn })
     }
 
     fn expect(&mut self, publication: &Publication<'_>, rooms: u32) {

@@ -1,11 +1,13 @@
 //! What other tasks leave for an upstream connection's task: answers to be sent, wishes, a waker.
 //!
 //! The output is one buffer, flushed once per turn of the connection's task. It is bounded by what
-//! may be pending (each pending request is answered by one small frame) because the task reads
-//! nothing while more than [`limits::UPSTREAM_OUTPUT_BYTES`] wait for the socket.
+//! may be pending (publications are answered by one small frame each, few questions wait at one time)
+//! because the task reads nothing while more than [`limits::UPSTREAM_OUTPUT_BYTES`] wait for the socket.
 
 use super::acks::{Acks, Answered, Outcome};
+use super::queries::Queries;
 use crate::limits;
+use crate::mesh::Delivery;
 use crate::wire::upstream::Frame;
 use futures_lite::io::AsyncWrite;
 use std::cell::{Cell, RefCell};
@@ -17,6 +19,7 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     pub(super) acks: RefCell<Acks>,
+    pub(super) queries: RefCell<Queries>,
     pub(super) output: RefCell<Output>,
     /// The connection is to end once its output is flushed.
     pub(super) close: Cell<bool>,
@@ -37,6 +40,22 @@ impl Mailbox {
             self.wake();
         }
         answered
+    }
+
+    /// Passes a shard's answer to a question on, as [`Mailbox::settle`] does that to a publication.
+    pub(super) fn answer(&self, ticket: u64, delivery: &Delivery<'_>) -> Answered {
+        let mut output = self.output.borrow_mut();
+        let mut queries = self.queries.borrow_mut();
+        let answered = queries.settle(ticket, delivery, &mut output.bytes);
+        if answered != Answered::default() {
+            self.wake();
+        }
+        answered
+    }
+
+    /// Whether everything that the peer asked for is answered.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.acks.borrow().is_empty() && self.queries.borrow().is_empty()
     }
 
     /// Sends `frame` as soon as the connection's task runs.

@@ -33,6 +33,7 @@ mod node;
 mod opening;
 mod ordered;
 mod orders;
+mod queries;
 mod readable;
 mod tasks;
 mod tick;

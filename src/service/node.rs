@@ -9,6 +9,7 @@ use super::bell;
 use super::hooks::Hooks;
 use super::intake::{Desk, count};
 use super::mailbox::Mailbox;
+use super::queries::Queries;
 use super::tasks::{self, Late, Tasks};
 use crate::base::slab::Slab;
 use crate::base::stats::ServiceStats;
@@ -98,6 +99,7 @@ impl Node {
             outlets: &mut port.outlets,
             rooms: &self.rooms,
             acks: &mut mailbox.acks.borrow_mut(),
+            queries: &mut mailbox.queries.borrow_mut(),
             out: &mut mailbox.output.borrow_mut().bytes,
             stats: &self.stats,
             hooks: &self.hooks,
@@ -250,6 +252,13 @@ impl Node {
     fn take_delivery(&self, delivery: Delivery<'_>, mailboxes: &Slab<Rc<Mailbox>>) {
         if let Some((ticket, outcome)) = tasks::Outcome::of(&delivery) {
             return self.tasks.settle(ticket, outcome);
+        }
+        if let Some(((conn, generation), ticket)) = Queries::ticket_of(&delivery) {
+            if let Some(mailbox) = mailboxes.get(conn, generation) {
+                let answered = mailbox.answer(ticket, &delivery);
+                self.stats.upstream_errors_total.add(answered.errors);
+            }
+            return;
         }
         let (reply, outcome) = match delivery {
             Delivery::Published {

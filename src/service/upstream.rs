@@ -261,7 +261,7 @@ impl Connection<'_> {
 
     /// Ready when the peer, which sends nothing more, is owed nothing or was answered for long enough.
     fn poll_half_closed(&mut self, cx: &mut Context<'_>, is_flushed: bool) -> Poll<Ended> {
-        if is_flushed && self.mailbox.acks.borrow().is_empty() {
+        if is_flushed && self.mailbox.owes_nothing() {
             return Poll::Ready(Ended::ByPeer);
         }
         match &mut self.half_closed {
@@ -276,7 +276,7 @@ impl Connection<'_> {
         let moment = Duration::from_millis(limits::UPSTREAM_QUIET_MS);
         let quiet = self.quiet.get_or_insert_with(|| Timer::new(moment));
         let is_quiet = Pin::new(quiet).poll(cx).is_ready();
-        if is_quiet && is_flushed && self.mailbox.acks.borrow().is_empty() {
+        if is_quiet && is_flushed && self.mailbox.owes_nothing() {
             return Poll::Ready(Ended::ByUs);
         }
         Poll::Pending

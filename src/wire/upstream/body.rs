@@ -6,8 +6,8 @@
 use super::event::split;
 use super::frame::split_room;
 use super::{
-    AckLevel, ErrorCode, EventKind, Frame, HelloAuth, Kind, MAGIC, Names, OrderKind, Rooms,
-    VERSION, Verdict, flags,
+    AckLevel, ErrorCode, EventKind, Extras, Frame, HelloAuth, Kind, MAGIC, Names, OrderKind, Query,
+    QueryResult, Rooms, VERSION, Verdict, flags,
 };
 use crate::base::{Content, Epoch, Offset};
 use crate::limits::{BROADCAST_ROOMS_MAX, ROOM_NAME_MAX, UPSTREAM_NAME_MAX, UPSTREAM_PING_MAX};
@@ -27,6 +27,12 @@ pub(super) fn read<'a>(
         Kind::Answer => answer(request, name, body),
         Kind::Event => event(request, name, body),
         Kind::Order => order(request, name, body),
+        Kind::History
+        | Kind::Presence
+        | Kind::PresenceStats
+        | Kind::ForgetHistory
+        | Kind::Channels => query(kind, request, name, body),
+        Kind::Result => result(request, name, body),
         Kind::Hello => hello(request, name, body),
         Kind::Ping | Kind::Pong => ping(request, kind, name, body),
         Kind::Challenge => challenge(request, name, body),
@@ -53,7 +59,8 @@ pub(super) const fn unsupported(text: &'static str) -> Fault {
 fn publish<'a>(bits: u8, request: u64, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
     let options = Options::read(bits)?;
     let room = room(name)?;
-    let (key, payload) = options.split_key(body)?;
+    let (key, body) = options.split_key(body)?;
+    let (extras, payload) = options.split_extras(body)?;
     Ok(Frame::Publish {
         request,
         room,
@@ -61,6 +68,7 @@ fn publish<'a>(bits: u8, request: u64, name: &'a [u8], body: &'a [u8]) -> Result
         content: options.content,
         skip_history: options.skip_history,
         key,
+        extras,
         payload,
     })
 }
@@ -69,6 +77,7 @@ fn broadcast<'a>(bits: u8, request: u64, name: &[u8], body: &'a [u8]) -> Result<
     let options = Options::read(bits)?;
     no_name(name)?;
     let (key, body) = options.split_key(body)?;
+    let (extras, body) = options.split_extras(body)?;
     let (count, names) = body
         .split_first_chunk::<2>()
         .ok_or(malformed("body ends before the count of rooms"))?;
@@ -102,6 +111,7 @@ fn broadcast<'a>(bits: u8, request: u64, name: &[u8], body: &'a [u8]) -> Result<
         content: options.content,
         skip_history: options.skip_history,
         key,
+        extras,
         rooms: Rooms::from_checked(count, names.get(..names_bytes).unwrap_or_default()),
         payload,
     })
@@ -268,6 +278,26 @@ fn ping<'a>(request: u64, kind: Kind, name: &[u8], body: &'a [u8]) -> Result<Fra
     })
 }
 
+fn query<'a>(kind: Kind, request: u64, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
+    let name = if kind == Kind::Channels {
+        bounded_name(name)?
+    } else {
+        room(name)?
+    };
+    let query = Query::read(kind, body)?;
+    Ok(Frame::Query {
+        request,
+        name,
+        query,
+    })
+}
+
+fn result<'a>(request: u64, name: &[u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
+    no_name(name)?;
+    let result = QueryResult::read(body)?;
+    Ok(Frame::Result { request, result })
+}
+
 fn challenge<'a>(request: u64, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, Fault> {
     no_request(request)?;
     Ok(Frame::Challenge {
@@ -385,6 +415,7 @@ struct Options {
     content: Content,
     skip_history: bool,
     has_key: bool,
+    has_extras: bool,
 }
 
 impl Options {
@@ -402,6 +433,7 @@ impl Options {
             content,
             skip_history: bits & flags::SKIP_HISTORY != 0,
             has_key: bits & flags::KEY != 0,
+            has_extras: bits & flags::EXTRAS != 0,
         })
     }
 
@@ -413,6 +445,14 @@ impl Options {
         body.split_first_chunk::<16>()
             .map(|(key, rest)| (Some(*key), rest))
             .ok_or(malformed("body ends before the key"))
+    }
+
+    /// The publication header behind the key, when there is to be one, and the rest.
+    fn split_extras<'a>(&self, body: &'a [u8]) -> Result<(Extras<'a>, &'a [u8]), Fault> {
+        if !self.has_extras {
+            return Ok((Extras::default(), body));
+        }
+        Extras::take(body)
     }
 }
 

@@ -172,7 +172,10 @@ mod tests {
     use super::*;
     use crate::base::{Content, Epoch, Offset};
     use crate::limits::{UPSTREAM_FRAME_MAX, UPSTREAM_PING_MAX};
-    use crate::wire::upstream::{AckLevel, HelloAuth, Rooms, fuzz_upstream};
+    use crate::wire::client::flat::Tags;
+    use crate::wire::upstream::{
+        AckLevel, Extras, HelloAuth, Query, QueryResult, Rooms, fuzz_upstream, sorted_tags,
+    };
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -261,13 +264,19 @@ mod tests {
         fn a_publication_reads_back_as_it_was_written(
             request: u64, room in room_name(), level in level(), content in content(),
             skip_history: bool, key: Option<[u8; 16]>, payload in vec(any::<u8>(), 0..300),
-            rooms in vec(room_name(), 1..20),
+            rooms in vec(room_name(), 1..20), delta: bool, exclude in "\\PC{0,20}",
+            tags in prop::collection::btree_map("\\PC{0,8}", "\\PC{0,8}", 0..5),
         ) {
+            let tags: Vec<_> = tags.iter().map(|(key, value)| (&**key, &**value)).collect();
+            let tags = sorted_tags(&tags).expect("few tags");
+            let extras = Extras { delta, exclude: &exclude, tags: Tags::from_flat(&tags) };
             let (room, payload) = (room.as_str(), payload.as_slice());
-            check(Frame::Publish { request, room, level, content, skip_history, key, payload });
+            check(Frame::Publish { request, room, level, content, skip_history, key, extras, payload });
             let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
             let rooms = Rooms::new(&rooms);
-            check(Frame::Broadcast { request, level, content, skip_history, key, rooms, payload });
+            check(Frame::Broadcast {
+                request, level, content, skip_history, key, extras, rooms, payload,
+            });
         }
 
         #[test]
@@ -299,8 +308,33 @@ mod tests {
         }
 
         #[test]
+        fn a_question_and_its_answer_read_back_as_they_were_written(
+            request: u64, name in room_name(), limit: i32, reverse: bool, epoch in "\\PC{0,20}",
+            since: Option<u64>, found: bool, epoch_number: u32, clients: u32, users: u32,
+        ) {
+            let since = since.map(|offset| (epoch.as_str(), Offset(offset)));
+            let history = Query::History { limit, reverse, since };
+            let others = [Query::Presence, Query::PresenceStats, Query::ForgetHistory];
+            for query in [history].into_iter().chain(others) {
+                check(Frame::Query { request, name: &name, query });
+            }
+            check(Frame::Query { request, name: "", query: Query::Channels });
+            let (epoch, top) = (Epoch(epoch_number), Offset(request));
+            let results = [
+                QueryResult::History { found, epoch, top, publications: &[] },
+                QueryResult::Presence { complete: found, clients: &[] },
+                QueryResult::PresenceStats { clients, users },
+                QueryResult::Done,
+                QueryResult::Channels { complete: found, channels: b"\x01\0a\x02\0\0\0" },
+            ];
+            for result in results {
+                check(Frame::Result { request, result });
+            }
+        }
+
+        #[test]
         fn any_bytes_after_a_plausible_header_keep_the_promises(
-            kind in prop::sample::select(vec![1_u8, 2, 3, 0x20, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85]),
+            kind in prop::sample::select((1_u8..0x0d).chain(0x20..0x22).chain(0x80..0x89).collect::<Vec<_>>()),
             flags: u8, name_len in 0_u16..6, rest in vec(any::<u8>(), 0..80),
         ) {
             let length = LENGTH_MIN as u32 + rest.len() as u32;

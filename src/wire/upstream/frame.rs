@@ -5,8 +5,8 @@
 //! only one that [`super::decode()`] takes.
 
 use super::{
-    AckLevel, ErrorCode, EventKind, HEADER_BYTES, Kind, LENGTH_BYTES, MAGIC, Names, OrderKind,
-    VERSION, Verdict, flags,
+    AckLevel, ErrorCode, EventKind, Extras, HEADER_BYTES, Kind, LENGTH_BYTES, MAGIC, Names,
+    OrderKind, Query, QueryResult, VERSION, Verdict, flags,
 };
 use crate::base::{Content, Epoch, Offset};
 use crate::limits::{BROADCAST_ROOMS_MAX, ROOM_NAME_MAX, UPSTREAM_NAME_MAX, UPSTREAM_PING_MAX};
@@ -38,6 +38,8 @@ pub enum Frame<'a> {
         skip_history: bool,
         /// Idempotency key: a repetition is acknowledged, not delivered.
         key: Option<[u8; 16]>,
+        /// What else is said of it.
+        extras: Extras<'a>,
         /// The payload.
         payload: &'a [u8],
     },
@@ -53,6 +55,8 @@ pub enum Frame<'a> {
         skip_history: bool,
         /// Idempotency key, looked up in each room.
         key: Option<[u8; 16]>,
+        /// What else is said of it.
+        extras: Extras<'a>,
         /// The rooms, 1 to [`BROADCAST_ROOMS_MAX`].
         rooms: Rooms<'a>,
         /// The payload.
@@ -110,6 +114,22 @@ pub enum Frame<'a> {
         content: Content,
         /// For the client's application.
         data: &'a [u8],
+    },
+    /// Client: a question about a room, or about channels.
+    Query {
+        /// Echoed by RESULT or ERROR.
+        request: u64,
+        /// The room; of [`Query::Channels`] a glob, empty for all.
+        name: &'a str,
+        /// What is asked.
+        query: Query<'a>,
+    },
+    /// Server: the answer to a question.
+    Result {
+        /// As in the question.
+        request: u64,
+        /// The answer.
+        result: QueryResult<'a>,
     },
     /// Server: something that the client registered for.
     Event {
@@ -236,12 +256,14 @@ impl Frame<'_> {
                 content,
                 skip_history,
                 key,
+                extras,
                 payload,
             } => {
                 assert!((1..=ROOM_NAME_MAX).contains(&room.len()), "room name");
-                let flags = publication_flags(level, content, skip_history, key.is_some());
+                let flags = publication_flags(level, content, skip_history, key.is_some(), extras);
                 write_header(out, Kind::Publish, flags, request, room);
                 out.extend_from_slice(key.as_ref().map_or(&[][..], |key| key));
+                extras.encode(out);
                 out.extend_from_slice(payload);
             }
             Frame::Broadcast {
@@ -250,12 +272,14 @@ impl Frame<'_> {
                 content,
                 skip_history,
                 key,
+                extras,
                 rooms,
                 payload,
             } => {
-                let flags = publication_flags(level, content, skip_history, key.is_some());
+                let flags = publication_flags(level, content, skip_history, key.is_some(), extras);
                 write_header(out, Kind::Broadcast, flags, request, "");
                 out.extend_from_slice(key.as_ref().map_or(&[][..], |key| key));
+                extras.encode(out);
                 rooms.encode(out);
                 out.extend_from_slice(payload);
             }
@@ -308,6 +332,16 @@ impl Frame<'_> {
                 out.extend_from_slice(info);
                 out.extend_from_slice(data);
             }
+            Frame::Query {
+                request,
+                name,
+                query,
+            } => {
+                let is_named = query == Query::Channels || !name.is_empty();
+                assert!(is_named && name.len() <= ROOM_NAME_MAX, "room name");
+                write_header(out, query.kind(), 0, request, name);
+                query.encode(out);
+            }
             Frame::Ping { request, body } => write_ping(out, Kind::Ping, request, body),
             Frame::Pong { request, body } => write_ping(out, Kind::Pong, request, body),
             _ => self.encode_from_server(out),
@@ -325,6 +359,7 @@ impl Frame<'_> {
                 | Frame::Register { .. }
                 | Frame::Answer { .. }
                 | Frame::Order { .. }
+                | Frame::Query { .. }
                 | Frame::Ping { .. }
                 | Frame::Pong { .. }
         )
@@ -339,6 +374,8 @@ impl Frame<'_> {
             | Frame::Register { request, .. }
             | Frame::Answer { request, .. }
             | Frame::Order { request, .. }
+            | Frame::Query { request, .. }
+            | Frame::Result { request, .. }
             | Frame::Event { request, .. }
             | Frame::Ping { request, .. }
             | Frame::Pong { request, .. }
@@ -389,6 +426,10 @@ impl Frame<'_> {
                 out.extend_from_slice(&(code as u16).to_le_bytes());
                 out.extend_from_slice(text.as_bytes());
             }
+            Frame::Result { request, result } => {
+                write_header(out, Kind::Result, 0, request, "");
+                result.encode(out);
+            }
             Frame::Credit { total } => {
                 write_header(out, Kind::Credit, 0, 0, "");
                 out.extend_from_slice(&total.to_le_bytes());
@@ -423,6 +464,7 @@ impl Frame<'_> {
             | Frame::Register { .. }
             | Frame::Answer { .. }
             | Frame::Order { .. }
+            | Frame::Query { .. }
             | Frame::Ping { .. }
             | Frame::Pong { .. } => unreachable!("encoded by `encode`"),
         }
@@ -474,11 +516,18 @@ fn write_ping(out: &mut Vec<u8>, kind: Kind, request: u64, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
-fn publication_flags(level: AckLevel, content: Content, skip_history: bool, key: bool) -> u8 {
+fn publication_flags(
+    level: AckLevel,
+    content: Content,
+    skip_history: bool,
+    key: bool,
+    extras: Extras<'_>,
+) -> u8 {
     level as u8
         | (content as u8) << flags::CONTENT_SHIFT
         | if key { flags::KEY } else { 0 }
         | if skip_history { flags::SKIP_HISTORY } else { 0 }
+        | if extras.is_empty() { 0 } else { flags::EXTRAS }
 }
 
 /// The rooms of a BROADCAST: 1 to [`BROADCAST_ROOMS_MAX`] names of 1 to [`ROOM_NAME_MAX`] bytes.

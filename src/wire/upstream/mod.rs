@@ -18,15 +18,19 @@
 mod body;
 mod decode;
 mod event;
+mod extras;
 mod frame;
 mod fuzz;
 mod opening;
+mod query;
 
 pub use decode::{DecodeError, Recovery, decode};
 pub use event::{EventKind, Names, OrderKind, Verdict};
+pub use extras::{Extras, sorted_tags};
 pub use frame::{Frame, HelloAuth, Rooms};
 pub use fuzz::fuzz_upstream;
 pub use opening::{hello_mac, hello_mac_is_valid};
+pub use query::{Query, QueryResult, take_channel};
 
 /// Bytes of a frame before its name.
 pub const HEADER_BYTES: usize = 16;
@@ -150,6 +154,11 @@ enum Kind {
     Register = 0x04,
     Answer = 0x05,
     Order = 0x06,
+    History = 0x07,
+    Presence = 0x08,
+    PresenceStats = 0x09,
+    ForgetHistory = 0x0a,
+    Channels = 0x0b,
     Ping = 0x20,
     Pong = 0x21,
     Challenge = 0x80,
@@ -159,6 +168,7 @@ enum Kind {
     Credit = 0x84,
     Goaway = 0x85,
     Event = 0x86,
+    Result = 0x87,
 }
 
 impl Kind {
@@ -170,6 +180,11 @@ impl Kind {
             0x04 => Self::Register,
             0x05 => Self::Answer,
             0x06 => Self::Order,
+            0x07 => Self::History,
+            0x08 => Self::Presence,
+            0x09 => Self::PresenceStats,
+            0x0a => Self::ForgetHistory,
+            0x0b => Self::Channels,
             0x20 => Self::Ping,
             0x21 => Self::Pong,
             0x80 => Self::Challenge,
@@ -179,6 +194,7 @@ impl Kind {
             0x84 => Self::Credit,
             0x85 => Self::Goaway,
             0x86 => Self::Event,
+            0x87 => Self::Result,
             _ => return None,
         })
     }
@@ -196,8 +212,10 @@ mod flags {
     pub(super) const CONTENT_SHIFT: u32 = 3;
     /// Leave the publication out of the history.
     pub(super) const SKIP_HISTORY: u8 = 0b0010_0000;
+    /// A publication header follows the key.
+    pub(super) const EXTRAS: u8 = 0b0100_0000;
     /// The bits that have a meaning.
-    pub(super) const KNOWN: u8 = LEVEL | KEY | CONTENT | SKIP_HISTORY;
+    pub(super) const KNOWN: u8 = LEVEL | KEY | CONTENT | SKIP_HISTORY | EXTRAS;
 }
 
 #[cfg(test)]
@@ -222,6 +240,6 @@ mod tests {
         let known = (0..=u8::MAX).filter_map(Kind::from_wire).inspect(|kind| {
             assert_eq!(Kind::from_wire(*kind as u8), Some(*kind));
         });
-        assert_eq!(known.count(), 15);
+        assert_eq!(known.count(), 21);
     }
 }

@@ -1,0 +1,102 @@
+//! What services say of publications and ask of rooms, against a running broker.
+
+mod support;
+
+use ringcast::base::{Content, Offset};
+use ringcast::client::{HistoryQuery, Message};
+use ringcast::wire::upstream::AckLevel;
+use serde_json::json;
+use support::{Broker, Client};
+
+#[test]
+fn a_client_that_is_left_out_is_sent_everything_else() {
+    let broker = Broker::start("--shards 2 --allow-anonymous");
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(broker.clients)).collect();
+    for client in &mut clients {
+        client.subscribe("room");
+    }
+    let mut upstream = broker.upstream();
+    let plain = Message::new(Content::Json, b"2", AckLevel::Sequenced);
+    for left_out in 0..clients.len() {
+        let id = clients[left_out].id.clone();
+        assert_eq!(id.len(), 32, "a public id");
+        let message = Message {
+            exclude: &id,
+            tags: &[("to", "others")],
+            ..Message::new(Content::Json, b"1", AckLevel::Sequenced)
+        };
+        upstream.publish("room", &message).expect("published");
+        upstream.publish("room", &plain).expect("published");
+        for (index, client) in clients.iter_mut().enumerate() {
+            if index != left_out {
+                let publication = client.document("a publication")["push"]["pub"].clone();
+                assert_eq!(publication["data"], json!(1));
+                assert_eq!(publication["tags"], json!({"to": "others"}));
+            }
+            let publication = client.document("a publication")["push"]["pub"].clone();
+            assert_eq!(publication["data"], json!(2), "client {index}");
+        }
+    }
+}
+
+#[test]
+fn a_service_asks_who_is_there_and_what_was_said() {
+    let broker = Broker::start(
+        "--shards 2 --allow-anonymous --set channels.presence=true \
+         --set channels.history_size=10 --set channels.history_ttl=1m \
+         --set channels.allow_publish_for_client=true \
+         --set channels.allow_publish_for_anonymous=true",
+    );
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(broker.clients)).collect();
+    for client in &mut clients {
+        client.subscribe("room");
+    }
+    clients[0].publish("room", json!({"from": "a client"}));
+    let mut upstream = broker.upstream();
+    let mut stats = || upstream.presence_stats("room").expect("stats");
+    while stats().0 < 3 {
+        std::thread::yield_now();
+    }
+    let mut present: Vec<String> = upstream
+        .presence("room")
+        .expect("presence")
+        .into_iter()
+        .map(|present| present.client)
+        .collect();
+    let mut ids: Vec<String> = clients.iter().map(|client| client.id.clone()).collect();
+    present.sort();
+    ids.sort();
+    assert_eq!(present, ids);
+    let channels = upstream.channels("r*m").expect("channels");
+    assert_eq!(channels, [("room".to_owned(), 3)]);
+    assert_eq!(upstream.channels("other*").expect("channels"), []);
+
+    let receipt = upstream
+        .publish(
+            "room",
+            &Message::new(Content::Json, b"2", AckLevel::Sequenced),
+        )
+        .expect("published");
+    let query = HistoryQuery {
+        limit: -1,
+        ..HistoryQuery::default()
+    };
+    let page = upstream.history("room", &query).expect("history");
+    assert_eq!((page.epoch, page.top), (receipt.epoch, Offset(2)));
+    let publishers: Vec<Option<String>> = page
+        .publications
+        .into_iter()
+        .map(|publication| publication.publisher.map(|client| client.client))
+        .collect();
+    assert_eq!(publishers, [Some(clients[0].id.clone()), None]);
+    let epoch = receipt.epoch.text();
+    let since = HistoryQuery {
+        since: Some((epoch.as_str(), Offset(1))),
+        ..query
+    };
+    let page = upstream.history("room", &since).expect("history");
+    assert_eq!(page.publications.len(), 1);
+    upstream.forget_history("room").expect("forgotten");
+    let page = upstream.history("room", &query).expect("history");
+    assert_eq!((page.publications.len(), page.top), (0, Offset(2)));
+}
