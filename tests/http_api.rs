@@ -2,9 +2,9 @@
 
 mod service;
 
-use ringcast::base::{ConnId, Content, Epoch, Offset, client_id};
+use ringcast::base::{ConnId, Content, Epoch, Offset, OrderKind, client_id};
 use ringcast::limits;
-use ringcast::mesh::{HistoryRead, Member, Order, OrderKind, Position, Publish, ReplyTo, Request};
+use ringcast::mesh::{HistoryRead, Member, Order, Position, Publish, ReplyTo, Request};
 use ringcast::wire::client::flat;
 use serde_json::json;
 use service::http::Peer;

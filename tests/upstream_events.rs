@@ -3,7 +3,6 @@
 
 mod service;
 
-use ringcast::mesh::{EventKind as Mesh, Verdict as Outcome};
 use ringcast::wire::upstream::{ErrorCode, EventKind, Frame, Names, Verdict};
 use service::events::{Given, Sent, info};
 use service::{Harness, Options, Raw, eventually};
@@ -68,7 +67,7 @@ fn without(serial: u32) -> Given {
     Given {
         shard: 0,
         serial,
-        verdict: Outcome::TemporaryError,
+        verdict: Verdict::TemporaryError,
         code: 100,
         text: "internal server error".into(),
         result: String::new(),
@@ -77,7 +76,7 @@ fn without(serial: u32) -> Given {
 
 fn error(serial: u32, code: u32, text: &str) -> Given {
     Given {
-        verdict: Outcome::Error,
+        verdict: Verdict::Error,
         code,
         text: text.into(),
         ..without(serial)
@@ -92,7 +91,7 @@ fn an_event_and_its_answer_are_passed_on_whole() {
         shard: 1,
         code: 7,
         text: "js\n5".into(),
-        ..Sent::asking(Mesh::Subscribe, 11, "chat:1")
+        ..Sent::asking(EventKind::Subscribe, 11, "chat:1")
     }]);
     let request = raw.next(|frame| {
         let Frame::Event { request, .. } = frame else {
@@ -116,7 +115,7 @@ fn an_event_and_its_answer_are_passed_on_whole() {
     answer(&mut raw, request, Verdict::Result, 0, "", r#"{"data":[2]}"#);
     let given = Given {
         shard: 1,
-        verdict: Outcome::Result,
+        verdict: Verdict::Result,
         code: 0,
         text: String::new(),
         result: r#"{"data":[2]}"#.into(),
@@ -124,16 +123,16 @@ fn an_event_and_its_answer_are_passed_on_whole() {
     };
     assert_eq!(harness.answers(1), [given]);
 
-    for (serial, verdict, outcome, code) in [
-        (12, Verdict::Error, Outcome::Error, 403),
-        (13, Verdict::TemporaryError, Outcome::TemporaryError, 503),
-        (14, Verdict::Disconnect, Outcome::Disconnect, 4_501),
+    for (serial, verdict, code) in [
+        (12, Verdict::Error, 403),
+        (13, Verdict::TemporaryError, 503),
+        (14, Verdict::Disconnect, 4_501),
     ] {
-        harness.send_events([Sent::asking(Mesh::Publish, serial, "chat:1")]);
+        harness.send_events([Sent::asking(EventKind::Publish, serial, "chat:1")]);
         let (request, ..) = event(&mut raw);
         answer(&mut raw, request, verdict, code, "not you", "");
         let given = Given {
-            verdict: outcome,
+            verdict,
             code,
             text: "not you".into(),
             ..without(serial)
@@ -147,9 +146,9 @@ fn an_event_and_its_answer_are_passed_on_whole() {
 fn without_a_service_for_it_an_event_is_answered_with_the_documented_error() {
     let harness = start();
     harness.send_events([
-        Sent::asking(Mesh::Connect, 1, ""),
-        Sent::asking(Mesh::Rpc, 2, "sum"),
-        Sent::telling(Mesh::Disconnect, ""),
+        Sent::asking(EventKind::Connect, 1, ""),
+        Sent::asking(EventKind::Rpc, 2, "sum"),
+        Sent::telling(EventKind::Disconnect, ""),
     ]);
     let expected = [without(1), error(2, 108, "not available")];
     assert_eq!(harness.answers(2), expected);
@@ -160,8 +159,8 @@ fn without_a_service_for_it_an_event_is_answered_with_the_documented_error() {
 
     let _raw = registered(&harness, &[EventKind::Rpc], &["chat"], &["sum"]);
     harness.send_events([
-        Sent::asking(Mesh::Rpc, 3, "other"),
-        Sent::asking(Mesh::Subscribe, 4, "chat:1"),
+        Sent::asking(EventKind::Rpc, 3, "other"),
+        Sent::asking(EventKind::Subscribe, 4, "chat:1"),
     ]);
     let expected = [error(3, 104, "method not found"), without(4)];
     assert_eq!(harness.answers(2), expected);
@@ -173,11 +172,11 @@ fn namespaces_and_methods_choose_and_the_latest_registration_counts() {
     let mut chat = registered(&harness, &EventKind::ALL, &["chat"], &["sum"]);
     let mut bare = registered(&harness, &EventKind::ALL, &[""], &[]);
     harness.send_events([
-        Sent::asking(Mesh::Subscribe, 1, "chat:1"),
-        Sent::asking(Mesh::Publish, 2, "$chat:2"),
-        Sent::asking(Mesh::SubRefresh, 3, "plain"),
-        Sent::asking(Mesh::Rpc, 4, "other"),
-        Sent::telling(Mesh::Unsubscribe, "chat:1"),
+        Sent::asking(EventKind::Subscribe, 1, "chat:1"),
+        Sent::asking(EventKind::Publish, 2, "$chat:2"),
+        Sent::asking(EventKind::SubRefresh, 3, "plain"),
+        Sent::asking(EventKind::Rpc, 4, "other"),
+        Sent::telling(EventKind::Unsubscribe, "chat:1"),
     ]);
     assert_eq!(event(&mut chat).2, "chat:1");
     assert_eq!(event(&mut chat).2, "$chat:2");
@@ -187,8 +186,8 @@ fn namespaces_and_methods_choose_and_the_latest_registration_counts() {
     assert_eq!(event(&mut bare).2, "other");
     register(&mut chat, &[EventKind::Subscribe], &["news"], &[]);
     harness.send_events([
-        Sent::asking(Mesh::Subscribe, 5, "chat:1"),
-        Sent::asking(Mesh::Subscribe, 6, "news:1"),
+        Sent::asking(EventKind::Subscribe, 5, "chat:1"),
+        Sent::asking(EventKind::Subscribe, 6, "news:1"),
     ]);
     assert_eq!(event(&mut chat).2, "news:1");
     let answers = harness.answers(1);
@@ -205,8 +204,8 @@ fn services_are_asked_in_turn_whatever_else_others_are_asked() {
     ];
     for round in 0..6 {
         harness.send_events([
-            Sent::asking(Mesh::Connect, 2 * round, ""),
-            Sent::asking(Mesh::Rpc, 2 * round + 1, "sum"),
+            Sent::asking(EventKind::Connect, 2 * round, ""),
+            Sent::asking(EventKind::Rpc, 2 * round + 1, "sum"),
         ]);
         let (request, ..) = event(&mut connects);
         grant(&mut connects, request);
@@ -222,7 +221,7 @@ fn services_are_asked_in_turn_whatever_else_others_are_asked() {
 fn an_answer_that_does_not_come_in_time_is_done_without_and_ignored_later() {
     let harness = start();
     let mut raw = registered(&harness, &[EventKind::Connect], &[], &[]);
-    harness.send_events([Sent::asking(Mesh::Connect, 1, "")]);
+    harness.send_events([Sent::asking(EventKind::Connect, 1, "")]);
     let (request, ..) = event(&mut raw);
     assert_eq!(harness.answers(1), [without(1)]);
     assert_eq!(harness.stats.event_timeouts_total.read(), 1);
@@ -234,21 +233,21 @@ fn an_answer_that_does_not_come_in_time_is_done_without_and_ignored_later() {
     assert!(harness.knobs.answers.lock().unwrap().is_empty());
     // Another connection's request id is nobody else's to answer.
     let mut other = Raw::open(harness.upstream);
-    harness.send_events([Sent::asking(Mesh::Connect, 2, "")]);
+    harness.send_events([Sent::asking(EventKind::Connect, 2, "")]);
     let (request, ..) = event(&mut raw);
     grant(&mut other, request);
     eventually("a stranger's answer counted", || {
         harness.stats.late_answers_total.read() == 3
     });
     grant(&mut raw, request);
-    assert_eq!(harness.answers(1)[0].verdict, Outcome::Result);
+    assert_eq!(harness.answers(1)[0].verdict, Verdict::Result);
 }
 
 #[test]
 fn a_service_that_goes_away_leaves_its_events_answered() {
     let harness = start();
     let mut raw = registered(&harness, &[EventKind::Connect], &[], &[]);
-    harness.send_events((1..=3).map(|serial| Sent::asking(Mesh::Connect, serial, "")));
+    harness.send_events((1..=3).map(|serial| Sent::asking(EventKind::Connect, serial, "")));
     for _ in 0..3 {
         event(&mut raw);
     }
@@ -284,7 +283,7 @@ fn an_answer_that_no_client_can_be_given_is_refused_and_the_client_gets_an_error
     ];
     for (serial, (verdict, code, text, result)) in wrong.into_iter().enumerate() {
         let serial = serial as u32;
-        harness.send_events([Sent::asking(Mesh::Subscribe, serial, "room")]);
+        harness.send_events([Sent::asking(EventKind::Subscribe, serial, "room")]);
         let (request, ..) = event(&mut raw);
         answer(&mut raw, request, verdict, code, text, result);
         assert_eq!(raw.error(), (request, ErrorCode::InvalidPayload), "{text}");
@@ -332,7 +331,7 @@ fn a_service_that_does_not_read_is_passed_over_and_its_calls_are_not_called_unkn
     let stuck = registered(&harness, &kinds, &[], &["sum"]);
     let large = || Sent {
         data: format!("\"{}\"", "x".repeat(60_000)).into_bytes(),
-        ..Sent::telling(Mesh::Message, "")
+        ..Sent::telling(EventKind::Message, "")
     };
     // Until socket and output are full: of a whole round nothing is taken.
     let stats = &harness.stats;
@@ -342,7 +341,7 @@ fn a_service_that_does_not_read_is_passed_over_and_its_calls_are_not_called_unkn
         eventually("the round", || stats.events_total.read() == events + 20);
         stats.events_dropped_total.read() == dropped + 20
     });
-    harness.send_events([Sent::asking(Mesh::Rpc, 1, "sum")]);
+    harness.send_events([Sent::asking(EventKind::Rpc, 1, "sum")]);
     assert_eq!(harness.answers(1), [without(1)], "for now");
     let counts = (
         stats.events_unhandled_total.read(),
@@ -350,10 +349,10 @@ fn a_service_that_does_not_read_is_passed_over_and_its_calls_are_not_called_unkn
     );
     assert_eq!(counts, (1, 0), "passed over, not asked");
     let mut other = registered(&harness, &[EventKind::Rpc], &[], &[]);
-    harness.send_events([Sent::asking(Mesh::Rpc, 2, "sum")]);
+    harness.send_events([Sent::asking(EventKind::Rpc, 2, "sum")]);
     let (request, ..) = event(&mut other);
     grant(&mut other, request);
-    assert_eq!(harness.answers(1)[0].verdict, Outcome::Result);
+    assert_eq!(harness.answers(1)[0].verdict, Verdict::Result);
     drop(stuck);
 }
 
@@ -369,7 +368,7 @@ fn answers_wait_for_lanes_and_none_is_lost() {
     harness.knobs.pause_us.store(20_000, SeqCst);
     let result = format!(r#"{{"data":"{}"}}"#, "x".repeat(60_000));
     for serial in 0..count {
-        harness.send_events([Sent::asking(Mesh::Rpc, serial, "sum")]);
+        harness.send_events([Sent::asking(EventKind::Rpc, serial, "sum")]);
     }
     for _ in 0..count {
         let (request, ..) = event(&mut raw);

@@ -9,6 +9,6 @@ pub use namespaces::{
 };
 pub use origin::{Origins, glob_matches};
 pub use tokens::{
-    ConnectionClaims, Overrides, OwnedData, SubscriptionClaims, SubscriptionOptions, TokenError,
+    ConnectionClaims, OwnedData, SubscriptionClaims, SubscriptionOptions, TokenError,
     TokenSettings, TokenSetupError, TokenVerifier, fuzz_token,
 };

@@ -15,6 +15,7 @@ mod archived;
 mod tests;
 
 use crate::base::content::Content;
+use crate::base::event::{EventKind, OrderKind, Verdict};
 use crate::base::ids::{ConnId, Epoch, Offset, ViewId};
 use rkyv::api::serialize_using;
 use rkyv::rancor::{Failure, Strategy};
@@ -225,30 +226,6 @@ pub struct Event<'a> {
     pub data: &'a [u8],
 }
 
-/// Kinds of events, with the bits and wire values of the upstream protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize)]
-#[repr(u8)]
-pub enum EventKind {
-    /// A client wants to connect.
-    Connect = 0,
-    /// A client wants to subscribe.
-    Subscribe = 1,
-    /// A client wants to publish.
-    Publish = 2,
-    /// A client calls a method.
-    Rpc = 3,
-    /// A connection is about to expire.
-    Refresh = 4,
-    /// A subscription is about to expire.
-    SubRefresh = 5,
-    /// A client sent a message; never answered.
-    Message = 6,
-    /// A client is gone; never answered.
-    Disconnect = 7,
-    /// A subscription has ended; never answered.
-    Unsubscribe = 8,
-}
-
 /// Where the outcome of a request goes on the node that asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
 pub enum ReplyTo {
@@ -428,20 +405,6 @@ pub struct Answer<'a> {
     pub result: &'a [u8],
 }
 
-/// Kinds of answers to an event, with the wire values of the upstream protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
-#[repr(u8)]
-pub enum Verdict {
-    /// Granted.
-    Result = 0,
-    /// Refused with `code` and `text`.
-    Error = 1,
-    /// As [`Verdict::Error`]; the client tries again by itself.
-    TemporaryError = 2,
-    /// The client is closed with `code` and `text`.
-    Disconnect = 3,
-}
-
 /// Something to be done to the connections of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
 pub struct Order<'a> {
@@ -472,23 +435,6 @@ pub struct Order<'a> {
     /// For the client's application.
     #[rkyv(with = InlineAsBox)]
     pub data: &'a [u8],
-}
-
-/// Kinds of orders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
-pub enum OrderKind {
-    /// Close with `code` and `text`.
-    Disconnect,
-    /// Subscribe to `room`.
-    Subscribe,
-    /// End the subscription to `room`.
-    Unsubscribe,
-    /// The connection lives on until `expire_at_s`.
-    Refresh,
-    /// The connection has expired.
-    Expire,
-    /// Send `data`.
-    Message,
 }
 
 impl Request<'_> {

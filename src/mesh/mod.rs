@@ -27,8 +27,8 @@ pub mod lanes;
 pub mod ring;
 
 pub use frames::{
-    Answer, ArchivedDelivery, ArchivedRequest, Delivery, Event, EventKind, HistoryRead, Member,
-    Order, OrderKind, Position, Publish, ReplyTo, Request, Verdict,
+    Answer, ArchivedDelivery, ArchivedRequest, Delivery, Event, HistoryRead, Member, Order,
+    Position, Publish, ReplyTo, Request,
 };
 pub use lanes::{Frame, Inlets, LaneFull, Outlets, Port, mesh};
 

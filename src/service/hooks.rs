@@ -82,7 +82,7 @@ struct Pending {
 #[derive(Debug)]
 struct Answer {
     reply: ReplyTo,
-    verdict: mesh::Verdict,
+    verdict: Verdict,
     code: u32,
     text: Box<str>,
     result: Box<[u8]>,
@@ -160,7 +160,7 @@ impl Hooks {
         stats: &ServiceStats,
     ) {
         stats.events_total.add(1);
-        let kind = kind_of(event.kind);
+        let kind = event.kind;
         let wants_answer = event.reply != ReplyTo::Nobody;
         let mut handlers = self.handlers.borrow_mut();
         let Some((handler, mailbox)) = self.choose(&mut handlers, kind, event.subject, mailboxes)
@@ -262,7 +262,7 @@ impl Hooks {
                 stats.event_answers_total.add(1);
                 Answer {
                     reply: pending.reply,
-                    verdict: verdict_of(verdict),
+                    verdict,
                     code,
                     text: text.into(),
                     result: result.into(),
@@ -356,10 +356,10 @@ impl Handler {
 impl Answer {
     /// What a client is told when there is no answer.
     fn without(reply: ReplyTo) -> Self {
-        Self::error(reply, mesh::Verdict::TemporaryError, INTERNAL)
+        Self::error(reply, Verdict::TemporaryError, INTERNAL)
     }
 
-    fn error(reply: ReplyTo, verdict: mesh::Verdict, (code, text): (u32, &str)) -> Self {
+    fn error(reply: ReplyTo, verdict: Verdict, (code, text): (u32, &str)) -> Self {
         Self {
             reply,
             verdict,
@@ -384,7 +384,7 @@ fn unhandled(handlers: &[Handler], kind: EventKind, subject: &str, reply: ReplyT
     } else {
         NOT_AVAILABLE
     };
-    Answer::error(reply, mesh::Verdict::Error, error)
+    Answer::error(reply, Verdict::Error, error)
 }
 
 /// The list names it, or nothing.
@@ -450,29 +450,6 @@ fn hook_kind(kind: EventKind) -> HookKind {
         EventKind::Rpc | EventKind::Message | EventKind::Disconnect | EventKind::Unsubscribe => {
             HookKind::Rpc
         }
-    }
-}
-
-fn kind_of(kind: mesh::EventKind) -> EventKind {
-    match kind {
-        mesh::EventKind::Connect => EventKind::Connect,
-        mesh::EventKind::Subscribe => EventKind::Subscribe,
-        mesh::EventKind::Publish => EventKind::Publish,
-        mesh::EventKind::Rpc => EventKind::Rpc,
-        mesh::EventKind::Refresh => EventKind::Refresh,
-        mesh::EventKind::SubRefresh => EventKind::SubRefresh,
-        mesh::EventKind::Message => EventKind::Message,
-        mesh::EventKind::Disconnect => EventKind::Disconnect,
-        mesh::EventKind::Unsubscribe => EventKind::Unsubscribe,
-    }
-}
-
-fn verdict_of(verdict: Verdict) -> mesh::Verdict {
-    match verdict {
-        Verdict::Result => mesh::Verdict::Result,
-        Verdict::Error => mesh::Verdict::Error,
-        Verdict::TemporaryError => mesh::Verdict::TemporaryError,
-        Verdict::Disconnect => mesh::Verdict::Disconnect,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::base::{Epoch, NodeId, Offset};
 use crate::limits::{
     INFO_BYTES_MAX, LANE_FRAME_OVERHEAD, MESSAGE_BYTES_MAX, ROOM_NAME_MAX, USER_NAME_MAX,
 };
-use crate::mesh::{self, Delivery, Order};
+use crate::mesh::{Delivery, Order};
 use crate::wire::payload::payload_is_valid;
 use crate::wire::upstream::{AckLevel, ErrorCode, Frame, OrderKind};
 
@@ -39,7 +39,7 @@ pub(super) fn order(frame: &Frame<'_>, desk: &mut Desk<'_>) -> Verdict {
         return Verdict::Stalled;
     }
     let mut order = Order {
-        kind: kind_of(kind),
+        kind,
         user,
         client: None,
         room: channel,
@@ -132,15 +132,4 @@ fn check(frame: &Frame<'_>) -> Result<(), (ErrorCode, &'static str)> {
         return invalid("a message has data");
     }
     Ok(())
-}
-
-fn kind_of(kind: OrderKind) -> mesh::OrderKind {
-    match kind {
-        OrderKind::Disconnect => mesh::OrderKind::Disconnect,
-        OrderKind::Subscribe => mesh::OrderKind::Subscribe,
-        OrderKind::Unsubscribe => mesh::OrderKind::Unsubscribe,
-        OrderKind::Refresh => mesh::OrderKind::Refresh,
-        OrderKind::Expire => mesh::OrderKind::Expire,
-        OrderKind::Message => mesh::OrderKind::Message,
-    }
 }

@@ -10,9 +10,9 @@ use super::notices::Extras;
 use super::permissions::client_data;
 use crate::base::client_id::{self, ClientId};
 use crate::base::reason::CloseReason;
-use crate::base::{ConnId, Content, ViewId};
+use crate::base::{ConnId, Content, EventKind, ViewId};
 use crate::limits::{COMMAND_OUTPUT_MAX, HELD_BYTES_MAX};
-use crate::mesh::{Event, EventKind, Publish, ReplyTo, Request as HomeRequest};
+use crate::mesh::{Event, Publish, ReplyTo, Request as HomeRequest};
 use crate::room::session::Action;
 use crate::wire::client::{
     ClientInfo, Commands, Data, ErrorCode, ErrorReply, Push, Reply, Request, flat, write_ping,

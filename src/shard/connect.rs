@@ -2,13 +2,12 @@
 //! subscriptions that come with it. The reply waits until their rooms have answered.
 
 use super::core::Core;
-use super::identity::{Blob, Connecting, Overrides, Pending, RecoverAt, Start, SubResult};
+use super::identity::{Blob, Connecting, Pending, RecoverAt, Start, SubResult};
 use super::notices::Notice;
 use super::queries::wanted_epoch;
 use crate::access::{ConnectionClaims, OwnedData, SubscriptionOptions, TokenError};
 use crate::base::reason::CloseReason;
-use crate::base::{Content, Offset};
-use crate::mesh::EventKind;
+use crate::base::{Content, EventKind, Offset};
 use crate::wire::client::{
     Connect, ConnectResult, ErrorCode, Publication, Reply, SubscribeResult, flat,
 };
@@ -342,7 +341,7 @@ impl Start {
     pub(super) fn set_options(&mut self, options: SubscriptionOptions) {
         self.chan_info = Blob::from(options.info);
         self.data = Blob::from(options.data);
-        self.overrides = Overrides::from(options.overrides);
+        self.overrides = options.overrides;
     }
 }
 
@@ -355,17 +354,5 @@ impl From<OwnedData> for Blob {
 impl From<(Content, Vec<u8>)> for Blob {
     fn from((content, bytes): (Content, Vec<u8>)) -> Self {
         Self::new(content, &bytes)
-    }
-}
-
-impl From<crate::access::Overrides> for Overrides {
-    fn from(overrides: crate::access::Overrides) -> Self {
-        Self {
-            presence: overrides.presence,
-            join_leave: overrides.join_leave,
-            force_push_join_leave: overrides.force_push_join_leave,
-            force_recovery: overrides.force_recovery,
-            force_positioning: overrides.force_positioning,
-        }
     }
 }

@@ -3,10 +3,10 @@
 
 use super::connect::Identity;
 use super::core::Core;
-use super::identity::{Blob, Overrides, Pending, Start};
+use super::identity::{Blob, Pending, Start};
 use crate::base::reason::{CloseReason, Unsubscribed};
-use crate::base::{ConnId, Content, ViewId};
-use crate::mesh::{Answer, Event, EventKind, ReplyTo, Verdict};
+use crate::base::{ConnId, Content, EventKind, Verdict, ViewId};
+use crate::mesh::{Answer, Event, ReplyTo};
 use crate::wire::client::{ErrorCode, ErrorReply, Reply};
 use crate::wire::hook::{self, HookKind, HookResult};
 
@@ -255,18 +255,6 @@ impl Pending {
     }
 }
 
-impl From<hook::Overrides> for Overrides {
-    fn from(overrides: hook::Overrides) -> Self {
-        Self {
-            presence: overrides.presence,
-            join_leave: overrides.join_leave,
-            force_push_join_leave: overrides.force_push_join_leave,
-            force_recovery: overrides.force_recovery,
-            force_positioning: overrides.force_positioning,
-        }
-    }
-}
-
 impl From<HookResult> for Identity {
     fn from(result: HookResult) -> Self {
         let channels = result.channels.into_iter().map(|channel| Start {
@@ -277,7 +265,7 @@ impl From<HookResult> for Identity {
             room: channel.into(),
             chan_info: Blob::from(options.info),
             data: Blob::from(options.data),
-            overrides: Overrides::from(options.overrides),
+            overrides: options.overrides,
             ..Start::default()
         });
         Self {
@@ -295,6 +283,6 @@ impl Start {
         self.expire_at_s = result.expire_at_s.unwrap_or(0);
         self.chan_info = Blob::from(result.info);
         self.data = Blob::from(result.data);
-        self.overrides = Overrides::from(result.overrides);
+        self.overrides = result.overrides;
     }
 }

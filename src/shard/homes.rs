@@ -4,9 +4,9 @@
 use super::Left;
 use super::core::Core;
 use super::timers::TimerKey;
-use crate::base::{ConnId, Epoch, NodeId, Offset, ViewId};
+use crate::base::{ConnId, Epoch, NodeId, Offset, Verdict, ViewId};
 use crate::limits::{COMMAND_OUTPUT_MAX, EVICTION_LOOKS, LANE_FRAME_OVERHEAD, READ_BYTES_MAX};
-use crate::mesh::{Answer, Delivery, HistoryRead, Publish, ReplyTo, Verdict};
+use crate::mesh::{Answer, Delivery, HistoryRead, Publish, ReplyTo};
 use crate::room::home::{Home, Incoming, Published, Read};
 use crate::room::state::push_home;
 use crate::wire::client::{Data, Publication, Tags, flat};

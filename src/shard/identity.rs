@@ -1,7 +1,7 @@
 //! What only some connections have: a user, an expiry, something that is waited for.
 
 use super::connect::Identity;
-use crate::base::{Content, Epoch, Offset, ViewId};
+use crate::base::{Content, Epoch, Offset, Overrides, ViewId};
 use crate::wire::client::Data;
 use std::collections::VecDeque;
 
@@ -190,16 +190,6 @@ pub(super) struct Start {
     pub(super) chan_info: Blob,
     pub(super) data: Blob,
     pub(super) overrides: Overrides,
-}
-
-/// Channel options that a token or a service sets for one subscription.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Overrides {
-    pub(super) presence: Option<bool>,
-    pub(super) join_leave: Option<bool>,
-    pub(super) force_push_join_leave: Option<bool>,
-    pub(super) force_recovery: Option<bool>,
-    pub(super) force_positioning: Option<bool>,
 }
 
 /// A `connect` whose server-side subscriptions are being made.

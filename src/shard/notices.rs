@@ -7,9 +7,9 @@
 
 use super::core::Core;
 use super::identity::{Blob, Pending};
-use crate::base::{ConnId, Content, NodeId, ViewId};
+use crate::base::{ConnId, Content, EventKind, NodeId, ViewId};
 use crate::limits::COMMAND_OUTPUT_MAX;
-use crate::mesh::{Event, EventKind, HistoryRead, ReplyTo, Request};
+use crate::mesh::{Event, HistoryRead, ReplyTo, Request};
 use crate::room::view::Standing;
 
 /// See the module documentation.

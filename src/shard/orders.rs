@@ -3,8 +3,9 @@
 
 use super::core::Core;
 use super::identity::{Blob, Start};
+use crate::base::OrderKind;
 use crate::base::reason::{CloseReason, Unsubscribed};
-use crate::mesh::{Order, OrderKind};
+use crate::mesh::Order;
 use crate::wire::client::{Data, Push};
 
 impl Core {

@@ -7,13 +7,13 @@
 
 use super::conn::{SubFlags, SubRef};
 use super::core::Core;
-use super::identity::{Blob, Overrides, Pending, Start, SubExtra, SubResult};
+use super::identity::{Blob, Pending, Start, SubExtra, SubResult};
 use super::notices::Notice;
 use super::queries::wanted_epoch;
 use crate::access::{ChannelOptions, Privacy, SubscriptionClaims, TokenError};
 use crate::base::reason::{CloseReason, Unsubscribed};
-use crate::base::{ConnId, Epoch, Offset, ViewId};
-use crate::mesh::{EventKind, HistoryRead};
+use crate::base::{ConnId, Epoch, EventKind, Offset, Overrides, ViewId};
+use crate::mesh::HistoryRead;
 use crate::room::view::{LineKind, View};
 use crate::wire::client::{
     Encoding, ErrorCode, Publication, Push, Reply, Subscribe, SubscribeResult, flat,

@@ -4,7 +4,7 @@
 //! Field types are strict, unknown fields are skipped. The service thread reads a result before it
 //! passes it on, so that its sender hears of a fault; the shard reads it again to act on it.
 
-use crate::base::Content;
+use crate::base::{Content, Object, Overrides};
 use crate::limits::{
     INFO_BYTES_MAX, MESSAGE_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, TAGS_BYTES_MAX,
     USER_NAME_MAX,
@@ -34,21 +34,6 @@ pub enum HookKind {
     Refresh,
     /// How long does the subscription live on?
     SubRefresh,
-}
-
-/// Channel options for one subscription; `None` where the namespace decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// Who is there can be asked for.
-    pub presence: Option<bool>,
-    /// Joins and leaves are announced.
-    pub join_leave: Option<bool>,
-    /// The subscriber is told of them without asking.
-    pub force_push_join_leave: Option<bool>,
-    /// The subscription is recoverable.
-    pub force_recovery: Option<bool>,
-    /// The subscription is positioned.
-    pub force_positioning: Option<bool>,
 }
 
 /// Options of a server-side subscription.
@@ -114,7 +99,7 @@ pub fn parse(kind: HookKind, result: &[u8]) -> Result<HookResult, BadHook> {
     if !json_depth_is_allowed(result) {
         return Err(BadHook("the result nests too deep"));
     }
-    let raw: Raw = serde_json::from_slice(result)
+    let Object(raw): Object<Raw> = serde_json::from_slice(result)
         .map_err(|_| BadHook("the result is not a JSON object with fields of the right types"))?;
     let data_max = match kind {
         HookKind::Rpc | HookKind::Publish | HookKind::Connect | HookKind::Subscribe => {
@@ -127,7 +112,7 @@ pub fn parse(kind: HookKind, result: &[u8]) -> Result<HookResult, BadHook> {
     check(!is_long, "user is above 255 bytes")?;
     let channels = raw.channels.unwrap_or_default();
     let mut subs = Vec::new();
-    for (channel, options) in raw.subs.unwrap_or_default() {
+    for (channel, Object(options)) in raw.subs.unwrap_or_default() {
         subs.push((channel, SubOptions::try_from(options)?));
     }
     let count = channels.len() + subs.len();
@@ -161,13 +146,13 @@ struct Raw {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     channels: Option<Vec<String>>,
-    subs: Option<BTreeMap<String, RawOptions>>,
+    subs: Option<BTreeMap<String, Object<RawOptions>>>,
     skip_history: Option<bool>,
     tags: Option<BTreeMap<String, String>>,
     idempotency_key: Option<String>,
     delta: Option<bool>,
     #[serde(rename = "override")]
-    overrides: Option<RawOverrides>,
+    overrides: Option<Object<RawOverrides>>,
 }
 
 #[derive(Deserialize)]
@@ -177,16 +162,16 @@ struct RawOptions {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     #[serde(rename = "override")]
-    overrides: Option<RawOverrides>,
+    overrides: Option<Object<RawOverrides>>,
 }
 
 #[derive(Deserialize)]
 struct RawOverrides {
-    presence: Option<Value>,
-    join_leave: Option<Value>,
-    force_push_join_leave: Option<Value>,
-    force_recovery: Option<Value>,
-    force_positioning: Option<Value>,
+    presence: Option<Object<Value>>,
+    join_leave: Option<Object<Value>>,
+    force_push_join_leave: Option<Object<Value>>,
+    force_recovery: Option<Object<Value>>,
+    force_positioning: Option<Object<Value>>,
 }
 
 #[derive(Deserialize)]
@@ -213,14 +198,14 @@ fn data(
     bytes_max: usize,
 ) -> Result<(Content, Vec<u8>), BadHook> {
     let (content, bytes) = match (json, base64) {
-        (_, Some(text)) => {
+        (_, Some(text)) if !text.is_empty() => {
             let bytes = STANDARD
                 .decode(text)
                 .map_err(|_| BadHook("base64 expected"))?;
             (Content::Bytes, bytes)
         }
-        (Some(json), None) => (Content::Json, json.get().as_bytes().to_vec()),
-        (None, None) => (Content::Json, Vec::new()),
+        (Some(json), _) => (Content::Json, json.get().as_bytes().to_vec()),
+        (None, _) => (Content::Json, Vec::new()),
     };
     check(bytes.len() <= bytes_max, "info or data is too long")?;
     Ok((content, bytes))
@@ -246,11 +231,11 @@ fn key(text: &str) -> Option<[u8; 16]> {
     Sha256::digest(text).first_chunk().copied()
 }
 
-fn overrides(raw: Option<RawOverrides>) -> Overrides {
-    let Some(raw) = raw else {
+fn overrides(raw: Option<Object<RawOverrides>>) -> Overrides {
+    let Some(Object(raw)) = raw else {
         return Overrides::default();
     };
-    let value = |value: Option<Value>| value.map(|value| value.value);
+    let value = |value: Option<Object<Value>>| value.map(|Object(value)| value.value);
     Overrides {
         presence: value(raw.presence),
         join_leave: value(raw.join_leave),
@@ -287,6 +272,8 @@ mod tests {
         assert!(result.key.is_some() && result.delta && result.skip_history);
         let tags: Vec<_> = flat::Tags::from_flat(&result.tags).iter().collect();
         assert_eq!(tags, [("k", "v")]);
+        let empty = read(r#"{"data":[1],"b64data":""}"#).unwrap();
+        assert_eq!(empty.data, (Content::Json, b"[1]".to_vec()), "no bytes");
         assert_eq!(read(""), Ok(HookResult::default()));
         assert_eq!(read("{}"), Ok(HookResult::default()));
     }
@@ -299,6 +286,10 @@ mod tests {
         let deep = format!(r#"{{"data":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
         for wrong in [
             "[]",
+            r#"["42",null,null,null,null,null,null,null,null,null,null,null,null,null]"#,
+            r#"{"override":[true,true,true,true,true]}"#,
+            r#"{"override":{"presence":[true]}}"#,
+            r#"{"subs":{"y":[null,null,null,null,null]}}"#,
             "1",
             "{",
             r#"{"user":1}"#,

@@ -1,8 +1,8 @@
 //! Events that played shards send, and the answers that they get.
 
 use super::Knobs;
-use ringcast::base::{ConnId, Content, NodeId};
-use ringcast::mesh::{Answer, Event, EventKind, Outlets, ReplyTo, Request, Verdict};
+use ringcast::base::{ConnId, Content, EventKind, NodeId, Verdict};
+use ringcast::mesh::{Answer, Event, Outlets, ReplyTo, Request};
 use ringcast::wire::client::{ClientInfo, Data, flat};
 
 /// An event to be sent by a shard.

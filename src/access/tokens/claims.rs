@@ -1,7 +1,7 @@
 //! What tokens say, in the shapes and within the bounds that the broker works with.
 
 use super::TokenError;
-use crate::base::Content;
+use crate::base::{Content, Object, Overrides};
 use crate::limits::{INFO_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, USER_NAME_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,21 +18,6 @@ pub struct OwnedData {
     pub content: Content,
     /// The bytes; empty for none.
     pub bytes: Vec<u8>,
-}
-
-/// Channel options for one subscription.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// See [`crate::access::ChannelOptions`]; `None` where the namespace decides.
-    pub presence: Option<bool>,
-    /// As above.
-    pub join_leave: Option<bool>,
-    /// As above.
-    pub force_push_join_leave: Option<bool>,
-    /// As above.
-    pub force_recovery: Option<bool>,
-    /// As above.
-    pub force_positioning: Option<bool>,
 }
 
 /// What a token says of a subscription.
@@ -100,11 +85,11 @@ pub(super) struct RawClaims {
     meta: Option<Box<RawValue>>,
     channels: Option<Vec<String>>,
     #[serde(default, deserialize_with = "subs")]
-    subs: Vec<(String, RawOptions)>,
+    subs: Vec<(String, Object<RawOptions>)>,
     channel: Option<String>,
     client: Option<String>,
     #[serde(rename = "override")]
-    overrides: Option<RawOverrides>,
+    overrides: Option<Object<RawOverrides>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,16 +106,16 @@ struct RawOptions {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     #[serde(rename = "override")]
-    overrides: Option<RawOverrides>,
+    overrides: Option<Object<RawOverrides>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct RawOverrides {
-    presence: Option<RawOverride>,
-    join_leave: Option<RawOverride>,
-    force_push_join_leave: Option<RawOverride>,
-    force_recovery: Option<RawOverride>,
-    force_positioning: Option<RawOverride>,
+    presence: Option<Object<RawOverride>>,
+    join_leave: Option<Object<RawOverride>>,
+    force_push_join_leave: Option<Object<RawOverride>>,
+    force_recovery: Option<Object<RawOverride>>,
+    force_positioning: Option<Object<RawOverride>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -160,14 +145,14 @@ fn seconds<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<u64>, D::Error> {
 }
 
 /// The subscriptions in the order in which they stand, the same channel twice included.
-fn subs<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<(String, RawOptions)>, D::Error> {
+fn subs<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<(String, Object<RawOptions>)>, D::Error> {
     raw.deserialize_any(SubsVisitor)
 }
 
 struct SubsVisitor;
 
 impl<'de> Visitor<'de> for SubsVisitor {
-    type Value = Vec<(String, RawOptions)>;
+    type Value = Vec<(String, Object<RawOptions>)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("channels with their options")
@@ -196,6 +181,7 @@ impl RawClaims {
         // JSON_DEPTH_MAX and half surrogates.
         serde_json::from_slice::<serde_json::Value>(payload)
             .and_then(|_| serde_json::from_slice(payload))
+            .map(|Object(claims)| claims)
             .map_err(|_| TokenError::Invalid("claims that are no JSON or of the wrong type"))
     }
 
@@ -225,7 +211,9 @@ impl TryFrom<&RawClaims> for ConnectionClaims {
             "a connection token has no channel",
         )?;
         let subs: Result<Vec<_>, TokenError> = (claims.subs.iter())
-            .map(|(channel, raw)| Ok((channel.clone(), SubscriptionOptions::try_from(raw)?)))
+            .map(|(channel, Object(raw))| {
+                Ok((channel.clone(), SubscriptionOptions::try_from(raw)?))
+            })
             .collect();
         let subs = subs?;
         let channels = claims.channels.as_deref().unwrap_or_default();
@@ -317,11 +305,11 @@ fn data(json: Option<&RawValue>, base64: Option<&str>) -> Result<OwnedData, Toke
     Ok(data)
 }
 
-fn overrides(raw: Option<RawOverrides>) -> Overrides {
-    let Some(raw) = raw else {
+fn overrides(raw: Option<Object<RawOverrides>>) -> Overrides {
+    let Some(Object(raw)) = raw else {
         return Overrides::default();
     };
-    let value = |raw: Option<RawOverride>| raw.map(|raw| raw.value);
+    let value = |raw: Option<Object<RawOverride>>| raw.map(|Object(raw)| raw.value);
     Overrides {
         presence: value(raw.presence),
         join_leave: value(raw.join_leave),

@@ -11,7 +11,7 @@ mod fuzz;
 mod jwks;
 mod keys;
 
-pub use claims::{ConnectionClaims, Overrides, OwnedData, SubscriptionClaims, SubscriptionOptions};
+pub use claims::{ConnectionClaims, OwnedData, SubscriptionClaims, SubscriptionOptions};
 pub use fuzz::fuzz_token;
 
 use crate::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S_MAX};

@@ -1,7 +1,7 @@
 //! Tokens of every algorithm, and what must not pass.
 
 use super::*;
-use crate::base::Content;
+use crate::base::{Content, Overrides};
 use crate::limits::{INFO_BYTES_MAX, ROOM_NAME_MAX};
 use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -162,6 +162,7 @@ fn a_claim_of_the_wrong_type_never_counts_as_absent() {
         json!({"channels": [1]}),
         json!({"subs": ["news"]}),
         json!({"subs": {"news": 1}}),
+        json!({"subs": {"news": [null, null, null, null, null]}}),
         json!({"b64info": "%"}),
         json!({"b64info": 1}),
         json!({"channel": "news"}),
@@ -174,6 +175,8 @@ fn a_claim_of_the_wrong_type_never_counts_as_absent() {
         json!({"channel": ""}),
         json!({"channel": 1}),
         json!({"channel": "a", "override": {"presence": true}}),
+        json!({"channel": "a", "override": {"presence": [true]}}),
+        json!({"channel": "a", "override": [null, null, null, null, null]}),
         json!({"channel": "a", "client": 1}),
     ] {
         assert!(invalid(&subscription(claims.clone())), "{claims}");

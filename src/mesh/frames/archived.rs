@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::content::ArchivedContent;
+use crate::base::event::{ArchivedEventKind, ArchivedOrderKind, ArchivedVerdict};
 use crate::base::ids::{ArchivedConnId, ArchivedEpoch, ArchivedViewId};
 use rkyv::api::low;
 use rkyv::option::ArchivedOption;
@@ -124,7 +125,7 @@ impl ArchivedEvent<'static> {
     /// The event as it was sent, borrowing from the lane.
     pub fn get(&self) -> Event<'_> {
         Event {
-            kind: self.kind.get(),
+            kind: event_kind(&self.kind),
             reply: self.reply.get(),
             subject: &self.subject,
             info: &self.info,
@@ -132,22 +133,6 @@ impl ArchivedEvent<'static> {
             text: &self.text,
             content: content(&self.content),
             data: &self.data,
-        }
-    }
-}
-
-impl ArchivedEventKind {
-    fn get(&self) -> EventKind {
-        match self {
-            Self::Connect => EventKind::Connect,
-            Self::Subscribe => EventKind::Subscribe,
-            Self::Publish => EventKind::Publish,
-            Self::Rpc => EventKind::Rpc,
-            Self::Refresh => EventKind::Refresh,
-            Self::SubRefresh => EventKind::SubRefresh,
-            Self::Message => EventKind::Message,
-            Self::Disconnect => EventKind::Disconnect,
-            Self::Unsubscribe => EventKind::Unsubscribe,
         }
     }
 }
@@ -351,5 +336,19 @@ fn content(content: &ArchivedContent) -> Content {
         ArchivedContent::Json => Content::Json,
         ArchivedContent::Text => Content::Text,
         ArchivedContent::Bytes => Content::Bytes,
+    }
+}
+
+fn event_kind(kind: &ArchivedEventKind) -> EventKind {
+    match kind {
+        ArchivedEventKind::Connect => EventKind::Connect,
+        ArchivedEventKind::Subscribe => EventKind::Subscribe,
+        ArchivedEventKind::Publish => EventKind::Publish,
+        ArchivedEventKind::Rpc => EventKind::Rpc,
+        ArchivedEventKind::Refresh => EventKind::Refresh,
+        ArchivedEventKind::SubRefresh => EventKind::SubRefresh,
+        ArchivedEventKind::Message => EventKind::Message,
+        ArchivedEventKind::Disconnect => EventKind::Disconnect,
+        ArchivedEventKind::Unsubscribe => EventKind::Unsubscribe,
     }
 }

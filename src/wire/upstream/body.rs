@@ -3,8 +3,8 @@
 //! Each function takes the whole body or says what is wrong with it; left-over and missing bytes are both
 //! wrong.
 
-use super::event::split;
 use super::frame::split_room;
+use super::names::split;
 use super::{
     AckLevel, ErrorCode, EventKind, Extras, Frame, HelloAuth, Kind, MAGIC, Names, OrderKind, Query,
     QueryResult, Rooms, VERSION, Verdict, flags,

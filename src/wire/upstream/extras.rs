@@ -5,7 +5,7 @@
 
 use super::ErrorCode;
 use super::body::{Fault, malformed, unsupported};
-use super::event::split;
+use super::names::split;
 use crate::limits::{TAGS_BYTES_MAX, USER_NAME_MAX};
 use crate::wire::client::flat::{self, Tags};
 

@@ -17,18 +17,19 @@
 
 mod body;
 mod decode;
-mod event;
 mod extras;
 mod frame;
 mod fuzz;
+mod names;
 mod opening;
 mod query;
 
+pub use crate::base::event::{EventKind, OrderKind, Verdict};
 pub use decode::{DecodeError, Recovery, decode};
-pub use event::{EventKind, Names, OrderKind, Verdict};
 pub use extras::{Extras, sorted_tags};
 pub use frame::{Frame, HelloAuth, Rooms};
 pub use fuzz::fuzz_upstream;
+pub use names::Names;
 pub use opening::{hello_mac, hello_mac_is_valid};
 pub use query::{Query, QueryResult, take_channel};
 

@@ -243,7 +243,7 @@ impl<'a> QueryResult<'a> {
 
 /// Takes a channel and how many subscribers it has from the front of a list; `None` at its end.
 pub fn take_channel<'a>(channels: &mut &'a [u8]) -> Option<(&'a str, u32)> {
-    let (name, rest) = super::event::split(channels)?;
+    let (name, rest) = super::names::split(channels)?;
     let (subscribers, rest) = rest.split_first_chunk()?;
     *channels = rest;
     let name = std::str::from_utf8(name).ok()?;
