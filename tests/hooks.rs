@@ -327,6 +327,11 @@ fn a_service_gives_orders_to_the_connections_of_a_user() {
         Order::new(OrderKind::Message, "42"),
         Order::new(OrderKind::Subscribe, "42"),
         Order {
+            channel: "team",
+            close: (4_501, "not you"),
+            ..Order::new(OrderKind::Disconnect, "42")
+        },
+        Order {
             close: (1_000, "bye"),
             ..Order::new(OrderKind::Disconnect, "42")
         },

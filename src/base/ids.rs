@@ -73,6 +73,12 @@ impl Epoch {
         let nibbles = text.bytes().map(|byte| u32::from(byte - b'a'));
         Some(Self(nibbles.fold(0, |epoch, nibble| epoch << 4 | nibble)))
     }
+
+    /// The epoch that a client or service names: `None`, which matches any, when it says nothing; one
+    /// that no room ever has when it is none of ours.
+    pub fn wanted(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self::from_text(text).unwrap_or(Self(0)))
+    }
 }
 
 impl fmt::Display for Offset {
@@ -123,6 +129,8 @@ mod tests {
             "aaaaaaa\u{e4}",
         ] {
             assert_eq!(Epoch::from_text(other), None, "{other}");
+            let wanted = Epoch::wanted(other);
+            assert_eq!(wanted, (!other.is_empty()).then_some(Epoch(0)));
         }
     }
 }

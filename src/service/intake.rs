@@ -147,7 +147,7 @@ impl Intake {
                 methods,
             } => {
                 desk.hooks.register(self.conn, events, namespaces, methods);
-                desk.confirm(request);
+                desk.confirm(request, AckLevel::None);
                 Verdict::Taken
             }
             Frame::Order { .. } => ordered::order(frame, desk),
@@ -324,11 +324,11 @@ impl Desk<'_> {
     }
 
     /// Answers a request that has no place in a room.
-    fn confirm(&mut self, request: u64) {
+    pub(super) fn confirm(&mut self, request: u64, level: AckLevel) {
         if request != 0 {
             Frame::Ack {
                 request,
-                level: AckLevel::None,
+                level,
                 duplicate: false,
                 epoch: Epoch(0),
                 offset: Offset(0),

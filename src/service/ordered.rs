@@ -3,7 +3,7 @@
 use super::hooks::is_close_reason;
 use super::intake::{Desk, Verdict};
 use super::orders::Addressee;
-use crate::base::{Epoch, NodeId, Offset};
+use crate::base::NodeId;
 use crate::limits::{
     INFO_BYTES_MAX, LANE_FRAME_OVERHEAD, MESSAGE_BYTES_MAX, ROOM_NAME_MAX, USER_NAME_MAX,
 };
@@ -65,16 +65,7 @@ pub(super) fn order(frame: &Frame<'_>, desk: &mut Desk<'_>) -> Verdict {
         let sent = desk.outlets.deliver(NodeId(shard), &Delivery::Order(order));
         sent.expect("room was checked above");
     }
-    if request != 0 {
-        Frame::Ack {
-            request,
-            level: AckLevel::Accepted,
-            duplicate: false,
-            epoch: Epoch(0),
-            offset: Offset(0),
-        }
-        .encode(desk.out);
-    }
+    desk.confirm(request, AckLevel::Accepted);
     Verdict::Taken
 }
 
@@ -101,6 +92,10 @@ fn check(frame: &Frame<'_>) -> Result<(), (ErrorCode, &'static str)> {
     }
     if user.len() > USER_NAME_MAX || client.len() > USER_NAME_MAX {
         return Err((ErrorCode::TooLarge, "user or client is above 255 bytes"));
+    }
+    let takes_channel = matches!(kind, OrderKind::Subscribe | OrderKind::Unsubscribe);
+    if !takes_channel && !channel.is_empty() {
+        return invalid("only subscribe and unsubscribe have a channel");
     }
     let needs_channel = kind == OrderKind::Subscribe;
     if channel.len() > ROOM_NAME_MAX || needs_channel && channel.is_empty() {

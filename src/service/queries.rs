@@ -179,7 +179,7 @@ fn question<'a>(room: &'a str, query: Query<'_>, reply: ReplyTo) -> Request<'a> 
             since,
         } => {
             let since = since.map(|(epoch, offset)| Position {
-                epoch: (!epoch.is_empty()).then(|| epoch_named(epoch)),
+                epoch: Epoch::wanted(epoch),
                 offset,
             });
             let read = HistoryRead::Page {
@@ -198,11 +198,6 @@ fn question<'a>(room: &'a str, query: Query<'_>, reply: ReplyTo) -> Request<'a> 
             reply,
         },
     }
-}
-
-/// The epoch of a text; one that no room ever has when it is none of ours.
-fn epoch_named(text: &str) -> Epoch {
-    Epoch::from_text(text).unwrap_or(Epoch(0))
 }
 
 fn result<'a>(

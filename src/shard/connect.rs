@@ -4,10 +4,9 @@
 use super::core::Core;
 use super::identity::{Blob, Connecting, Pending, RecoverAt, Start, SubResult};
 use super::notices::Notice;
-use super::queries::wanted_epoch;
 use crate::access::{ConnectionClaims, OwnedData, SubscriptionOptions, TokenError};
 use crate::base::reason::CloseReason;
-use crate::base::{Content, EventKind, Offset};
+use crate::base::{Content, Epoch, EventKind, Offset};
 use crate::wire::client::{
     Connect, ConnectResult, ErrorCode, Publication, Reply, SubscribeResult, flat,
 };
@@ -299,7 +298,7 @@ fn recovers(connect: &Connect<'_>) -> Vec<RecoverAt> {
     wanted
         .map(|(channel, recover)| RecoverAt {
             room: (&**channel).into(),
-            epoch: wanted_epoch(&recover.since.epoch),
+            epoch: Epoch::wanted(&recover.since.epoch),
             offset: Offset(recover.since.offset),
         })
         .collect()

@@ -42,7 +42,7 @@ impl Core {
         let read = HistoryRead::Page {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             since: since.map(|since| Position {
-                epoch: wanted_epoch(&since.epoch),
+                epoch: Epoch::wanted(&since.epoch),
                 offset: Offset(since.offset),
             }),
             reverse,
@@ -126,12 +126,4 @@ impl Core {
             .get(id.slot)
             .is_some_and(|conn| conn.id == id && conn.is_open())
     }
-}
-
-/// The epoch that a client names: `None` for any; one that no room ever has when it is none of ours.
-pub(super) fn wanted_epoch(text: &str) -> Option<Epoch> {
-    if text.is_empty() {
-        return None;
-    }
-    Some(Epoch::from_text(text).unwrap_or(Epoch(0)))
 }

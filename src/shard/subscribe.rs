@@ -9,7 +9,6 @@ use super::conn::{SubFlags, SubRef};
 use super::core::Core;
 use super::identity::{Blob, Pending, Start, SubExtra, SubResult};
 use super::notices::Notice;
-use super::queries::wanted_epoch;
 use crate::access::{ChannelOptions, Privacy, SubscriptionClaims, TokenError};
 use crate::base::reason::{CloseReason, Unsubscribed};
 use crate::base::{ConnId, Epoch, EventKind, Offset, Overrides, ViewId};
@@ -81,7 +80,7 @@ impl Core {
             delta: subscribe.delta_fossil,
             recover: subscribe.recover.wanted,
             strict: subscribe.flag & 2 != 0,
-            epoch: wanted_epoch(&subscribe.recover.since.epoch),
+            epoch: Epoch::wanted(&subscribe.recover.since.epoch),
             offset: Offset(subscribe.recover.since.offset),
             ..Start::default()
         };

@@ -7,9 +7,9 @@ use super::fields::Fields;
 use crate::base::{Content, OrderKind, client_id};
 use crate::limits;
 use crate::mesh::Order;
+use crate::service::hooks::is_close_reason;
 use crate::service::orders::Addressee;
 use crate::wire::client::ErrorCode;
-use serde::de::IgnoredAny;
 
 /// Close code of a `disconnect` that names none: the client stays away.
 const DISCONNECT_CODE: u64 = 3503;
@@ -162,8 +162,7 @@ fn close_of(close: &Fields<'_>) -> Result<(u64, String), ApiError> {
         Some(_) => close.text("reason")?.unwrap_or_default(),
         None => DISCONNECT_REASON.to_owned(),
     };
-    let is_json = serde_json::from_str::<IgnoredAny>(&reason).is_ok();
-    if !(1..=REASON_BYTES_MAX).contains(&reason.len()) || is_json {
+    if !is_close_reason(&reason) {
         let expected = format!("1 to {REASON_BYTES_MAX} bytes that are no JSON expected");
         return Err(close.refuse("reason", &expected));
     }

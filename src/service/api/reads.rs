@@ -8,6 +8,7 @@ use crate::limits;
 use crate::mesh::{HistoryRead, Position, Request};
 use crate::service::tasks::Outcome;
 use crate::wire::client::{ClientInfo, ErrorCode, Publication, Reply, flat, json};
+use crate::wire::upstream::take_channel;
 use std::collections::BTreeMap;
 
 pub(super) async fn presence(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
@@ -48,7 +49,7 @@ pub(super) async fn history(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
     let reverse = fields.flag("reverse")?;
     let since = match fields.object("since")? {
         Some(since) => Some(Position {
-            epoch: since.text("epoch")?.map(|text| epoch_named(&text)),
+            epoch: Epoch::wanted(&since.text("epoch")?.unwrap_or_default()),
             offset: Offset(since.unsigned("offset")?),
         }),
         None => None,
@@ -133,19 +134,11 @@ pub(super) async fn channels(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
     Ok(out)
 }
 
-/// Adds what one shard said: (name length u16, name, subscribers u32)*, little-endian.
+/// Adds what one shard said.
 fn add_rooms(subscribers: &mut BTreeMap<String, u64>, mut rooms: &[u8]) {
-    while let Some((name, count)) = take_room(&mut rooms) {
+    while let Some((name, count)) = take_channel(&mut rooms) {
         *subscribers.entry(name.to_owned()).or_default() += u64::from(count);
     }
-}
-
-fn take_room<'a>(rooms: &mut &'a [u8]) -> Option<(&'a str, u32)> {
-    let (length, rest) = rooms.split_first_chunk()?;
-    let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-    let (count, rest) = rest.split_first_chunk()?;
-    *rooms = rest;
-    Some((std::str::from_utf8(name).ok()?, u32::from_le_bytes(*count)))
 }
 
 fn channel_with_presence(call: &Call<'_>, fields: &Fields<'_>) -> Result<String, ApiError> {
@@ -164,11 +157,6 @@ fn channel_with_history(call: &Call<'_>, fields: &Fields<'_>) -> Result<String, 
     }
     let detail = "the channel's namespace has no history";
     Err(ApiError::new(ErrorCode::NotAvailable, detail))
-}
-
-/// The epoch of a text; one that no room ever has when it is none of ours.
-fn epoch_named(text: &str) -> Epoch {
-    Epoch::from_text(text).unwrap_or(Epoch(0))
 }
 
 /// A result that has the form of a client's reply: what stands behind the reply's only name.
