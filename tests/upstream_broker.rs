@@ -40,6 +40,61 @@ fn a_client_that_is_left_out_is_sent_everything_else() {
 }
 
 #[test]
+fn who_was_left_out_of_a_publication_is_sent_the_next_one_whole_and_no_delta_of_it() {
+    let broker = Broker::start(
+        "--shards 1 --allow-anonymous --set channels.allowed_delta_types=fossil \
+         --set channels.delta_publish=true",
+    );
+    let mut upstream = broker.upstream();
+    let subscribe = || {
+        let mut client = Client::connect(broker.clients);
+        let command = json!({"subscribe": {"channel": "room", "delta": "fossil"}});
+        let reply = client.command(command);
+        assert_eq!(reply["subscribe"]["delta"], true, "{reply}");
+        client
+    };
+    let text = |number: u32| format!(r#"{{"n":{number},"rest":"{}"}}"#, "x".repeat(200));
+    let mut publish = |number: u32, exclude: &str| {
+        let text = text(number);
+        let message = Message {
+            exclude,
+            ..Message::new(Content::Json, text.as_bytes(), AckLevel::Sequenced)
+        };
+        upstream.publish("room", &message).expect("published");
+    };
+    // What a client is sent: the number of a whole one, or nothing of a delta.
+    let heard = |client: &mut Client| {
+        let publication = client.document("a publication")["push"]["pub"].clone();
+        let data = publication["data"].as_str().expect("a string").to_owned();
+        let whole = publication.get("delta").is_none();
+        whole.then(|| serde_json::from_str::<serde_json::Value>(&data).expect("JSON")["n"].clone())
+    };
+
+    let (mut present, mut old) = (subscribe(), subscribe());
+    publish(1, "");
+    assert_eq!(
+        (heard(&mut present), heard(&mut old)),
+        (Some(json!(1)), Some(json!(1)))
+    );
+    let mut new = subscribe();
+    // One that has what a delta starts from, and one that has nothing yet.
+    publish(2, &old.id);
+    publish(3, &new.id);
+    publish(4, "");
+    let four = |client: &mut Client| [heard(client), heard(client), heard(client)];
+    assert_eq!(four(&mut present), [None, None, None], "deltas only");
+    assert_eq!([heard(&mut old), heard(&mut old)], [Some(json!(3)), None]);
+    assert_eq!(
+        [heard(&mut new), heard(&mut new)],
+        [Some(json!(2)), Some(json!(4))]
+    );
+    let mut fresh = subscribe();
+    publish(5, &fresh.id);
+    publish(6, "");
+    assert_eq!(heard(&mut fresh), Some(json!(6)), "not 5");
+}
+
+#[test]
 fn a_service_asks_who_is_there_and_what_was_said() {
     let broker = Broker::start(
         "--shards 2 --allow-anonymous --set channels.presence=true \
@@ -53,10 +108,10 @@ fn a_service_asks_who_is_there_and_what_was_said() {
     }
     clients[0].publish("room", json!({"from": "a client"}));
     let mut upstream = broker.upstream();
-    let mut stats = || upstream.presence_stats("room").expect("stats");
-    while stats().0 < 3 {
-        std::thread::yield_now();
-    }
+    support::until("all to be present", || {
+        let (clients, _) = upstream.presence_stats("room").expect("stats");
+        (clients == 3).then_some(())
+    });
     let mut present: Vec<String> = upstream
         .presence("room")
         .expect("presence")

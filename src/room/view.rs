@@ -360,14 +360,17 @@ impl View {
         line.release_when_caught_up(pool);
     }
 
-    /// The subscriber at `index` has a publication that deltas can start from.
-    pub fn ripen(&mut self, kind: LineKind, index: u32) {
+    /// As [`View::pass_over`], of a publication that the subscriber never gets: a delta cannot start
+    /// from it there.
+    pub fn leave_out(&mut self, kind: LineKind, index: u32, pool: &mut ChunkPool) {
+        self.pass_over(kind, index, pool);
         let line = self.line_mut(kind);
         let subscriber = &mut line.subscribers[index as usize];
-        line.fresh -= u32::from(std::mem::take(&mut subscriber.fresh));
+        line.fresh += u32::from(kind.delta && !subscriber.fresh);
+        subscriber.fresh = kind.delta;
     }
 
-    /// As [`View::ripen`], for all subscribers of the line at `at`.
+    /// All subscribers of the line at `at` have the publication that the next delta starts from.
     pub fn ripen_all(&mut self, at: usize) {
         let line = &mut self.lines[at];
         if std::mem::take(&mut line.fresh) > 0 {
@@ -635,7 +638,11 @@ mod tests {
         let late = view.subscribe(3, delta, Some(Offset(0)));
         assert!(view.lines()[0].has_fresh());
         view.pass_over(delta, late, &mut pool);
-        view.ripen(delta, late);
+        view.ripen_all(0);
+        assert!(!view.lines()[0].has_fresh());
+        view.leave_out(delta, late, &mut pool);
+        view.leave_out(delta, late, &mut pool);
+        assert!(view.lines()[0].has_fresh(), "it has not got the base");
         view.invariants();
         for _ in 0..3 {
             view.unsubscribe(delta, 0, &mut pool);

@@ -111,7 +111,10 @@ impl Core {
             let is_delta = encoded.make(kind, view, &publication, delta);
             if is_delta && view.lines()[at].has_fresh() {
                 encoded.make_full(kind, view.room(), &publication);
-                slow.extend(give_full(view, at, encoded.full(), conns, controls, pool));
+                let except = excluded.filter(|(left_out, _)| *left_out == kind);
+                let except = except.map(|(_, index)| index);
+                let full = encoded.full();
+                slow.extend(give_full(view, at, except, full, conns, controls, pool));
             }
             let bytes = encoded.bytes(kind);
             let (header, len) = server_header(opcode(kind.encoding), bytes.len());
@@ -128,7 +131,7 @@ impl Core {
         }
         view.remember(offset, data);
         if let Some((kind, index)) = excluded {
-            view.pass_over(kind, index, pool);
+            view.leave_out(kind, index, pool);
             deliveries -= 1;
         }
         self.stats.shard.deliveries_total.add(deliveries);
@@ -374,10 +377,12 @@ fn membership<'a>(joined: bool, info: &'a ClientInfo<'a>) -> Push<'a> {
 }
 
 /// Gives the whole publication to the subscribers of a line that cannot use the delta, behind what
-/// they still have to be sent. The slots of those that read too slowly for it.
+/// they still have to be sent; `except` is the index of one that is not to get it. The slots of those
+/// that read too slowly for it.
 fn give_full(
     view: &mut View,
     at: usize,
+    except: Option<u32>,
     full: &[u8],
     conns: &mut PagedMap<Conn>,
     controls: &mut ChunkPool,
@@ -386,7 +391,7 @@ fn give_full(
     let (kind, mut slow) = (view.lines()[at].kind(), Vec::new());
     for index in 0..view.lines()[at].subscribers().len() {
         let subscriber = view.lines()[at].subscribers()[index];
-        if !subscriber.fresh {
+        if !subscriber.fresh || except == Some(index as u32) {
             continue;
         }
         let mut parts = Vec::new();
