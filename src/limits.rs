@@ -175,7 +175,7 @@ pub const HISTORY_COUNT: usize = 64;
 pub const HISTORY_COUNT_MAX: usize = 1_000_000;
 /// Milliseconds that a publication stays in the history.
 pub const HISTORY_AGE_MS: u64 = 120_000;
-/// Payload bytes of history that a room keeps.
+/// Bytes of history that a room keeps: payloads, publishers and tags.
 pub const HISTORY_BYTES: usize = 64 * 1024;
 /// Milliseconds for which the position of a room outlives its last use (30 days).
 pub const HISTORY_META_MS: u64 = 720 * 3_600_000;

@@ -27,7 +27,7 @@ impl Service {
         kinds: &[EventKind],
         namespaces: &[&str],
         methods: &[&str],
-        decide: impl Fn(&Event) -> Option<String> + Send + 'static,
+        decide: impl FnMut(&Event) -> Option<String> + Send + 'static,
     ) -> Self {
         let mut upstream = broker.upstream();
         upstream
@@ -48,7 +48,7 @@ impl Service {
 
 fn serve(
     upstream: &mut Upstream,
-    decide: impl Fn(&Event) -> Option<String>,
+    mut decide: impl FnMut(&Event) -> Option<String>,
     pass_on: &mpsc::Sender<Event>,
 ) {
     while let Ok(event) = upstream.next_event() {
@@ -338,6 +338,41 @@ fn a_service_gives_orders_to_the_connections_of_a_user() {
     ] {
         assert!(upstream.order(&wrong).is_err(), "{wrong:?}");
     }
+}
+
+#[test]
+fn a_channel_that_the_server_gave_meanwhile_is_not_subscribed_twice() {
+    let broker = broker("");
+    let mut orders = broker.upstream();
+    let _service = Service::start(&broker, &ALL, &[], &[], move |event| match event.kind {
+        EventKind::Connect => Some(r#"{"user":"42"}"#.into()),
+        EventKind::Subscribe => {
+            let order = Order {
+                channel: "room",
+                ..Order::new(OrderKind::Subscribe, "42")
+            };
+            orders.order(&order).expect("carried out before the answer");
+            Some(String::new())
+        }
+        _ => Some(String::new()),
+    });
+    let (mut client, _) = connect(&broker, json!(1));
+    client.send(&json!({"id": 9, "subscribe": {"channel": "room"}}).to_string());
+    // The room's home may be another shard: the push can come behind the refusal.
+    let (first, second) = (client.document("one"), client.document("another"));
+    let (push, reply) = match first.get("push") {
+        Some(_) => (first, second),
+        None => (second, first),
+    };
+    assert_eq!(push["push"]["channel"], "room", "{push}");
+    assert!(push["push"].get("subscribe").is_some(), "{push}");
+    assert_eq!(reply["error"]["code"], 105, "{reply}");
+    let message = Message::new(Content::Json, b"7", AckLevel::Sequenced);
+    broker.upstream().publish("room", &message).unwrap();
+    assert_eq!(client.push().data, 7);
+    client.unsubscribe("room");
+    broker.until("the room left", |metrics| metrics.sum("subscriptions") == 0);
+    assert_eq!(client.refused(json!({"ping": {}})), 108, "and 7 came once");
 }
 
 #[test]

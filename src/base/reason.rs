@@ -39,8 +39,6 @@ pub enum CloseReason {
     NotAvailable,
     /// A token that cannot be verified.
     InvalidToken,
-    /// A fault of ours.
-    Internal,
     /// The connection token has expired and was not refreshed.
     Expired,
     /// A server-side subscription has expired and was not refreshed.
@@ -59,7 +57,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 23] = [
         Self::PeerClosed,
         Self::PeerVanished,
         Self::UpgradeRefused,
@@ -76,7 +74,6 @@ impl CloseReason {
         Self::Shutdown,
         Self::NotAvailable,
         Self::InvalidToken,
-        Self::Internal,
         Self::Expired,
         Self::SubscriptionExpired,
         Self::InsufficientState,
@@ -105,7 +102,6 @@ impl CloseReason {
             Self::Shutdown => Some(3001),
             Self::NotAvailable => Some(3508),
             Self::InvalidToken => Some(3500),
-            Self::Internal => Some(3004),
             Self::Expired => Some(3005),
             Self::SubscriptionExpired => Some(3006),
             Self::InsufficientState => Some(3010),
@@ -135,7 +131,6 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::NotAvailable => "not available",
             Self::InvalidToken => "invalid token",
-            Self::Internal => "internal server error",
             Self::Expired => "connection expired",
             Self::SubscriptionExpired => "subscription expired",
             Self::InsufficientState => "insufficient state",
@@ -165,7 +160,6 @@ impl CloseReason {
             Self::Shutdown => "shutdown",
             Self::NotAvailable => "not_available",
             Self::InvalidToken => "invalid_token",
-            Self::Internal => "internal",
             Self::Expired => "expired",
             Self::SubscriptionExpired => "subscription_expired",
             Self::InsufficientState => "insufficient_state",

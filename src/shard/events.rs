@@ -108,10 +108,7 @@ impl Core {
             }
             Pending::Subscribe(mut start) => {
                 start.set_result(result);
-                if self.is_past(start.expire_at_s) {
-                    return self.reply_error(slot, start.command, ErrorCode::Expired);
-                }
-                self.start(slot, *start);
+                self.start_granted(slot, *start);
             }
             Pending::Publish {
                 command,

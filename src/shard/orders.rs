@@ -55,11 +55,7 @@ impl Core {
     }
 
     fn order_subscribe(&mut self, slot: u32, order: &Order<'_>) {
-        let Some(conn) = self.conns.get(slot) else {
-            return;
-        };
-        let is_full = conn.subs.len() >= self.settings.clients.channels_max;
-        if is_full || self.namespace_of(order.room).is_err() {
+        if self.has_place(slot, order.room).is_err() || self.namespace_of(order.room).is_err() {
             return;
         }
         self.start_server_side(

@@ -56,18 +56,7 @@ impl Core {
         if subscribe.kind != 0 || subscribe.filter {
             return Err(ErrorCode::NotAvailable.into());
         }
-        let Some(conn) = self.conns.get(slot) else {
-            return Err(ErrorCode::Internal.into());
-        };
-        if self
-            .view_named(channel)
-            .is_some_and(|view| conn.sub(view).is_some())
-        {
-            return Err(ErrorCode::AlreadySubscribed.into());
-        }
-        if conn.subs.len() >= self.settings.clients.channels_max {
-            return Err(ErrorCode::LimitExceeded.into());
-        }
+        self.has_place(slot, channel)?;
         let options = self.settings.namespaces.options(namespace);
         let may_see = |grant| self.is_granted(slot, channel, grant);
         let may_history = may_see(options.allow_history);
@@ -115,6 +104,31 @@ impl Core {
             return Err(ErrorCode::PermissionDenied.into());
         }
         Ok(start)
+    }
+
+    /// Whether a connection can take one more subscription, to this channel.
+    pub(super) fn has_place(&self, slot: u32, channel: &str) -> Result<(), ErrorCode> {
+        let conn = self.conns.get(slot).ok_or(ErrorCode::Internal)?;
+        let view = self.view_named(channel);
+        if view.is_some_and(|view| conn.sub(view).is_some()) {
+            return Err(ErrorCode::AlreadySubscribed);
+        }
+        if conn.subs.len() >= self.settings.clients.channels_max {
+            return Err(ErrorCode::LimitExceeded);
+        }
+        Ok(())
+    }
+
+    /// Starts a subscription that a service has let pass. The server may have subscribed the connection
+    /// while the service was asked.
+    pub(super) fn start_granted(&mut self, slot: u32, start: Start) {
+        if self.is_past(start.expire_at_s) {
+            return self.reply_error(slot, start.command, ErrorCode::Expired);
+        }
+        match self.has_place(slot, &start.room) {
+            Ok(()) => self.start(slot, start),
+            Err(code) => self.reply_error(slot, start.command, code),
+        }
     }
 
     fn verified(&self, token: &str) -> Result<SubscriptionClaims, Refused> {
