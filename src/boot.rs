@@ -121,7 +121,7 @@ impl Broker {
     /// Raises limits and binds all addresses; port 0 is resolved.
     pub fn bind(mut config: Config) -> Result<Self, BootError> {
         let slots = raise_descriptor_limit().min(limits::SLOTS_PER_SHARD_MAX as u64) as u32;
-        let clients = client_listeners(config.listen, config.shards)?;
+        let clients = client_listeners(config.listen, config.shards, config.timing.write_ms)?;
         config.bound(local_address(&clients[0]).map_err(BootError::System)?);
         let upstream = bind("upstream", config.upstream)?;
         let admin = bind("admin", config.admin)?;
@@ -450,7 +450,11 @@ fn start_shard(
 }
 
 /// One listener per shard on the same address; the kernel spreads connections over them.
-fn client_listeners(address: SocketAddr, shards: u16) -> Result<Vec<Socket>, BootError> {
+fn client_listeners(
+    address: SocketAddr,
+    shards: u16,
+    write_ms: u64,
+) -> Result<Vec<Socket>, BootError> {
     let listen = |error| BootError::Listen {
         flag: "listen",
         address,
@@ -458,17 +462,17 @@ fn client_listeners(address: SocketAddr, shards: u16) -> Result<Vec<Socket>, Boo
     };
     // Reuse of the port lets a second broker join silently: ask first whether it is free.
     drop(bind("listen", address)?);
-    let first = client_listener(address).map_err(listen)?;
+    let first = client_listener(address, write_ms).map_err(listen)?;
     let resolved = local_address(&first).map_err(listen)?;
     let mut listeners = vec![first];
     for _ in 1..shards {
-        listeners.push(client_listener(resolved).map_err(listen)?);
+        listeners.push(client_listener(resolved, write_ms).map_err(listen)?);
     }
     Ok(listeners)
 }
 
 /// Options that accepted sockets inherit are set here, once.
-fn client_listener(address: SocketAddr) -> io::Result<Socket> {
+fn client_listener(address: SocketAddr, write_ms: u64) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -476,8 +480,10 @@ fn client_listener(address: SocketAddr) -> io::Result<Socket> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
     socket.set_tcp_keepalive(&keepalive.with_interval(Duration::from_secs(15)))?;
-    // A peer that does not acknowledge is gone, whatever TCP's own patience.
-    socket.set_tcp_user_timeout(Some(Duration::from_millis(3 * limits::WRITE_TIMEOUT_MS)))?;
+    // A peer that does not acknowledge is gone, whatever TCP's own patience: well after the write
+    // timeout, which tells more, and not before a lost packet has had its retransmissions.
+    let unacknowledged_ms = 3 * write_ms.max(limits::WRITE_TIMEOUT_MS);
+    socket.set_tcp_user_timeout(Some(Duration::from_millis(unacknowledged_ms)))?;
     socket.bind(&address.into())?;
     socket.listen(limits::LISTEN_BACKLOG)?;
     Ok(socket)
