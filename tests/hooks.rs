@@ -376,6 +376,34 @@ fn a_channel_that_the_server_gave_meanwhile_is_not_subscribed_twice() {
 }
 
 #[test]
+fn an_order_behind_an_answer_finds_what_the_answer_made() {
+    let broker = broker("--set channels.unsubscribe_events=false");
+    let mut upstream = broker.upstream();
+    upstream.register(&[EventKind::Connect], &[], &[]).unwrap();
+    let greeter = std::thread::spawn(move || {
+        for _ in 0..20 {
+            let event = upstream.next_event().expect("a question");
+            let user = String::from_utf8_lossy(&event.data).replace('"', "");
+            let answer = json!({"user": user}).to_string();
+            // Both leave in one write.
+            upstream.answer(&event, EventAnswer::Result(answer.as_bytes()));
+            let order = Order {
+                data: br#""welcome""#,
+                ..Order::new(OrderKind::Message, &user)
+            };
+            upstream.order(&order).expect("an order");
+        }
+    });
+    for number in 0..20 {
+        let (mut client, reply) = connect(&broker, json!(format!("user-{number}")));
+        assert!(reply.get("connect").is_some(), "{reply}");
+        let push = client.document("the message");
+        assert_eq!(push["push"], json!({"message": {"data": "welcome"}}));
+    }
+    greeter.join().expect("a greeter");
+}
+
+#[test]
 fn a_service_that_goes_away_leaves_nobody_waiting_and_another_takes_over() {
     let broker = broker("--set client.hook_timeout=5s");
     let mut upstream = broker.upstream();

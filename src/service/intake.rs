@@ -156,8 +156,11 @@ impl Intake {
                 name,
                 query,
             } => desk.query(self.conn, request, name, query),
+            Frame::Answer { .. } if !desk.hooks.has_room() => Verdict::Stalled,
             Frame::Answer { request, .. } => {
                 let answered = desk.hooks.answered(self.conn, frame, desk.stats);
+                // Before what comes behind it, which may be about what the answer makes.
+                desk.hooks.flush(desk.outlets);
                 if let Err((code, text)) = answered {
                     desk.refuse(request, code, text);
                 }

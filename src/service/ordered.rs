@@ -35,7 +35,9 @@ pub(super) fn order(frame: &Frame<'_>, desk: &mut Desk<'_>) -> Verdict {
     else {
         return Verdict::Taken;
     };
-    if desk.outlets.deliveries_free() < data.len() + LANE_FRAME_OVERHEAD {
+    // Answers that wait came first, and the order may be for the connections that they let in.
+    let is_full = desk.outlets.deliveries_free() < data.len() + LANE_FRAME_OVERHEAD;
+    if is_full || desk.hooks.is_waiting() {
         return Verdict::Stalled;
     }
     let mut order = Order {
