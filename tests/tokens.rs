@@ -318,3 +318,19 @@ fn a_connection_may_not_be_given_more_channels_than_it_may_have() {
         (3505, "channel limit".into())
     );
 }
+
+#[test]
+fn a_connect_that_fails_is_told_nothing_of_the_channels_that_came_with_it() {
+    let broker = broker("--set client.stale_delay=500ms --set namespaces.known.presence=true");
+    let claims = json!({"sub": "42", "channels": ["a", "b", "c", "d", "e", "f", "nowhere:g", "h"]});
+    for _ in 0..2 {
+        let (mut client, reply) = connect(&broker, claims.clone());
+        assert_eq!(reply["error"]["code"], 102, "{reply}");
+        publish(&broker, "a", "1");
+        let next = client.hear("nothing but its time");
+        assert!(matches!(next, Heard::Closed(3502, _)), "{next:?}");
+    }
+    broker.until("nobody subscribed", |metrics| {
+        metrics.sum("subscriptions") == 0
+    });
+}

@@ -49,15 +49,20 @@ impl Core {
         }
     }
 
-    /// Answers `connect` with an error: the connection is of no use any more.
+    /// Answers `connect` with an error: the connection is of no use any more, and is told nothing of
+    /// the subscriptions that it was to have.
     pub(super) fn refuse_connect(&mut self, slot: u32, command: u32, code: ErrorCode) {
-        if let Some(conn) = self.conns.get_mut(slot) {
-            if let Some(extra) = &mut conn.extra {
-                extra.connecting = None;
-            }
-            if let Some(session) = conn.session() {
-                session.failed();
-            }
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
+        if let Some(extra) = &mut conn.extra {
+            extra.connecting = None;
+        }
+        if let Some(session) = conn.session() {
+            session.failed();
+        }
+        for sub in std::mem::take(&mut conn.subs) {
+            self.leave(slot, sub, 0, "");
         }
         self.reply_error(slot, command, code);
     }
@@ -144,6 +149,10 @@ impl Core {
             start.recoverable = true;
             start.positioned = true;
             self.start_server_side(slot, start);
+            if self.connecting(slot).is_none() {
+                // One of them cannot begin.
+                return;
+            }
         }
         self.finish_connect(slot);
     }
