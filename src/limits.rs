@@ -45,6 +45,10 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub const TOKEN_LEEWAY_S_MAX: u64 = 30;
 /// Keys that tokens of one kind are verified with.
 pub const TOKEN_KEYS_MAX: usize = 32;
+/// Keys that a token which names none is tried with: a check takes up to a millisecond of a shard.
+pub const TOKEN_KEYS_TRIED_MAX: usize = 4;
+/// Subscription tokens that nobody here has signed, of one connection, before it is closed.
+pub const BAD_TOKENS_MAX: u8 = 16;
 /// Bits of an RSA key at least: shorter ones are not safe any more.
 pub const RSA_BITS_MIN: usize = 2_048;
 /// Bits of an RSA key at most: the time of a check grows with their square.

@@ -6,6 +6,7 @@ mod support;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ringcast::base::Content;
 use ringcast::client::Message;
+use ringcast::limits::BAD_TOKENS_MAX;
 use ringcast::wire::upstream::AckLevel;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -142,6 +143,20 @@ fn a_private_channel_is_for_whoever_has_its_token() {
             (3500, "invalid token".into())
         );
     }
+}
+
+#[test]
+fn nobody_has_tokens_checked_for_ever() {
+    let broker = broker("");
+    let (mut client, mut bystander) = (user(&broker, "42"), user(&broker, "43"));
+    let forged = json!({"subscribe": {"channel": "$room", "token": "a.b.c"}});
+    for _ in 0..BAD_TOKENS_MAX {
+        assert_eq!(client.refused(forged.clone()), 103);
+    }
+    client.send(r#"{"id":99,"subscribe":{"channel":"$room","token":"a.b.c"}}"#);
+    let closed = client.closed("one bad token too many");
+    assert_eq!(closed, (3509, "too many errors".into()));
+    assert_eq!(bystander.refused(forged), 103, "nobody else is touched");
 }
 
 #[test]

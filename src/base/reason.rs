@@ -53,11 +53,13 @@ pub enum CloseReason {
     ConnectionLimit,
     /// More server-side subscriptions than a connection may have.
     ChannelLimit,
+    /// Token after token that cannot be verified.
+    TooManyErrors,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::PeerClosed,
         Self::PeerVanished,
         Self::UpgradeRefused,
@@ -81,6 +83,7 @@ impl CloseReason {
         Self::Ordered,
         Self::ConnectionLimit,
         Self::ChannelLimit,
+        Self::TooManyErrors,
     ];
 
     /// Close code (RFC 6455 section 7.4; 3000–3999 as the client protocol gives them). `None` where
@@ -109,6 +112,7 @@ impl CloseReason {
             Self::Ordered => Some(3503),
             Self::ConnectionLimit => Some(3504),
             Self::ChannelLimit => Some(3505),
+            Self::TooManyErrors => Some(3509),
         }
     }
 
@@ -138,6 +142,7 @@ impl CloseReason {
             Self::Ordered => "force disconnect",
             Self::ConnectionLimit => "connection limit",
             Self::ChannelLimit => "channel limit",
+            Self::TooManyErrors => "too many errors",
         }
     }
 
@@ -167,6 +172,7 @@ impl CloseReason {
             Self::Ordered => "ordered",
             Self::ConnectionLimit => "connection_limit",
             Self::ChannelLimit => "channel_limit",
+            Self::TooManyErrors => "too_many_errors",
         }
     }
 }

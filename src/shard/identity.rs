@@ -51,6 +51,8 @@ pub(super) struct Extra {
     pub(super) held: VecDeque<Box<[u8]>>,
     /// Bytes of them.
     pub(super) held_bytes: usize,
+    /// Subscription tokens so far that could not be verified.
+    pub(super) bad_tokens: u8,
     /// The connection waits for lane space and will be resumed.
     pub(super) stalled: bool,
     /// The `connect` that waits for its server-side subscriptions.

@@ -12,6 +12,7 @@ use super::notices::Notice;
 use crate::access::{ChannelOptions, Privacy, SubscriptionClaims, TokenError};
 use crate::base::reason::{CloseReason, Unsubscribed};
 use crate::base::{ConnId, Epoch, EventKind, Offset, Overrides, ViewId};
+use crate::limits;
 use crate::mesh::HistoryRead;
 use crate::room::view::{LineKind, View};
 use crate::wire::client::{
@@ -31,6 +32,7 @@ impl Core {
         let start = match self.allowed_start(slot, command, &subscribe) {
             Ok(start) => start,
             Err(Refused::Error(code)) => return self.reply_error(slot, command, code),
+            Err(Refused::BadToken) => return self.refuse_token(slot, command),
             Err(Refused::Close(reason)) => return self.close(slot, reason),
             Err(Refused::Asked(start)) => {
                 let data = &subscribe.data;
@@ -138,8 +140,22 @@ impl Core {
             .verify_subscription(token, now_s)
             .map_err(|error| match error {
                 TokenError::Expired => ErrorCode::TokenExpired.into(),
-                TokenError::Invalid(_) => ErrorCode::PermissionDenied.into(),
+                TokenError::Invalid(_) => Refused::BadToken,
             })
+    }
+
+    /// Answers a token that could not be verified. A check takes a shard's time: nobody has it done for
+    /// ever.
+    fn refuse_token(&mut self, slot: u32, command: u32) {
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
+        let extra = conn.extra();
+        extra.bad_tokens += 1;
+        if extra.bad_tokens > limits::BAD_TOKENS_MAX {
+            return self.close(slot, CloseReason::TooManyErrors);
+        }
+        self.reply_error(slot, command, ErrorCode::PermissionDenied);
     }
 
     /// Whether a token's user, channel and connection are those that use it.
@@ -478,6 +494,8 @@ impl Core {
 enum Refused {
     /// The client is told.
     Error(ErrorCode),
+    /// Its token cannot be verified.
+    BadToken,
     /// The connection is closed.
     Close(CloseReason),
     /// A service decides.

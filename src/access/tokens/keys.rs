@@ -4,7 +4,7 @@
 //! The check of a signature can then rely on it, whatever a stranger sends.
 
 use super::{TokenSettings, TokenSetupError, jwks};
-use crate::limits::{RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_KEYS_MAX};
+use crate::limits::{RSA_BITS_MAX, RSA_BITS_MIN, TOKEN_KEYS_MAX, TOKEN_KEYS_TRIED_MAX};
 use jsonwebtoken::crypto::{rust_crypto, verify};
 use jsonwebtoken::{Algorithm, DecodingKey, Header};
 
@@ -90,6 +90,20 @@ pub(super) fn all(settings: &TokenSettings) -> Result<Vec<Key>, TokenSetupError>
             key: "keys".into(),
             why: format!("{} given, at most {TOKEN_KEYS_MAX} allowed", keys.len()),
         });
+    }
+    let nameless = || keys.iter().filter(|key| key.id.is_none());
+    for algorithm in nameless().flat_map(|key| &key.algorithms) {
+        let count = nameless()
+            .filter(|key| key.algorithms.contains(algorithm))
+            .count();
+        if count > TOKEN_KEYS_TRIED_MAX {
+            return Err(TokenSetupError {
+                key: "keys".into(),
+                why: format!(
+                    "{count} for {algorithm:?} without a key id, at most {TOKEN_KEYS_TRIED_MAX} allowed"
+                ),
+            });
+        }
     }
     Ok(keys)
 }

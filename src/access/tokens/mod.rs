@@ -14,7 +14,7 @@ mod keys;
 pub use claims::{ConnectionClaims, OwnedData, SubscriptionClaims, SubscriptionOptions};
 pub use fuzz::fuzz_token;
 
-use crate::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S_MAX};
+use crate::limits::{TOKEN_BYTES_MAX, TOKEN_KEYS_TRIED_MAX, TOKEN_LEEWAY_S_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claims::RawClaims;
@@ -183,13 +183,11 @@ impl TokenVerifier {
             // RFC 7515 section 4.1.11: who does not know an extension refuses the token.
             return Err(TokenError::Invalid("needs an extension that is not known"));
         }
-        let mut candidates = self
-            .keys
-            .iter()
-            .filter(|key| key.is_for(&header))
-            .peekable();
-        if candidates.peek().is_none() {
-            return Err(TokenError::Invalid("no key for its algorithm and key id"));
+        let mut candidates = self.keys.iter().filter(|key| key.is_for(&header));
+        match candidates.clone().count() {
+            0 => return Err(TokenError::Invalid("no key for its algorithm and key id")),
+            1..=TOKEN_KEYS_TRIED_MAX => {}
+            _ => return Err(TokenError::Invalid("names no key, and many could be meant")),
         }
         if !candidates.any(|key| key.has_signed(message, signature, header.alg)) {
             return Err(TokenError::Invalid(

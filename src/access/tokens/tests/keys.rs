@@ -1,7 +1,7 @@
 //! Keys: rotation, sets, and what cannot be used.
 
 use super::*;
-use crate::limits::TOKEN_KEYS_MAX;
+use crate::limits::{TOKEN_KEYS_MAX, TOKEN_KEYS_TRIED_MAX};
 use jsonwebtoken::jwk::Jwk;
 
 #[test]
@@ -300,13 +300,31 @@ fn a_public_key_is_not_taken_for_a_shared_secret() {
 }
 
 #[test]
-fn the_number_of_keys_is_bounded() {
+fn the_number_of_keys_is_bounded_and_that_of_checks_for_one_token_even_more() {
     let with_secrets = |count: usize| {
         TokenVerifier::new(&TokenSettings {
             hmac_secrets: vec![SECRET.into(); count],
             ..TokenSettings::default()
         })
     };
-    assert!(with_secrets(TOKEN_KEYS_MAX).is_ok());
-    assert!(with_secrets(TOKEN_KEYS_MAX + 1).is_err());
+    assert!(with_secrets(TOKEN_KEYS_TRIED_MAX).is_ok());
+    let error = with_secrets(TOKEN_KEYS_TRIED_MAX + 1).expect_err("one more");
+    assert_eq!(
+        error.to_string(),
+        "keys: 5 for HS256 without a key id, at most 4 allowed"
+    );
+
+    let (public, key) = jwk(Algorithm::ES256);
+    let set = |count: usize| -> Vec<Value> {
+        let ids = (0..count).map(|number| json!({"kid": number.to_string()}));
+        ids.map(|id| with(public.clone(), id)).collect()
+    };
+    assert!(with_set(&json!(set(TOKEN_KEYS_MAX + 1))).is_err());
+    let verifier = with_set(&json!(set(TOKEN_KEYS_MAX))).expect("each has an id");
+    let mut header = Header::new(Algorithm::ES256);
+    let nameless = verifier.verify_connection(&signed(&header, &key, &json!({})), NOW_S);
+    assert!(invalid(&nameless), "which one is not for us to find out");
+    header.kid = Some("31".into());
+    let named = verifier.verify_connection(&signed(&header, &key, &json!({})), NOW_S);
+    assert!(named.is_ok(), "{named:?}");
 }
