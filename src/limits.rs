@@ -39,6 +39,8 @@ pub const COMMANDS_PER_MESSAGE_MAX: usize = 1_024;
 pub const ROOM_NAME_MAX: usize = 255;
 /// Bytes of a user's name, and of a connection's public client id.
 pub const USER_NAME_MAX: usize = 255;
+/// Bytes of what publishers call the count that their versions are of.
+pub const VERSION_EPOCH_MAX: usize = 255;
 /// Bytes of a token.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Seconds by which the clocks of who signs tokens and of this host may differ at most.
@@ -198,7 +200,7 @@ pub const ANSWER_PUBLICATIONS_MAX: usize = 10_000;
 /// Idempotency keys that a room remembers.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 256;
 /// Milliseconds that a room remembers an idempotency key.
-pub const IDEMPOTENCY_AGE_MS: u64 = 120_000;
+pub const IDEMPOTENCY_AGE_MS: u64 = 300_000;
 /// Rooms whose home one shard is, with or without subscribers.
 pub const HOMES_PER_SHARD_MAX: usize = 1 << 20;
 /// Milliseconds after which a home without subscribers, history and keys is forgotten.

@@ -2,7 +2,7 @@
 
 mod service;
 
-use ringcast::base::{ConnId, Content, Epoch, Offset, OrderKind, client_id};
+use ringcast::base::{ConnId, Content, Epoch, Offset, OrderKind, Overrides, Version, client_id};
 use ringcast::limits;
 use ringcast::mesh::{HistoryRead, Member, Order, Position, Publish, ReplyTo, Request};
 use ringcast::wire::client::flat;
@@ -51,6 +51,7 @@ fn publish<'a>(room: &'a str, payload: &'a [u8]) -> Publish<'a> {
         info: b"",
         tags: b"",
         exclude: None,
+        version: None,
         reply: ReplyTo::Nobody,
     }
 }
@@ -64,6 +65,8 @@ fn order(kind: OrderKind) -> Order<'static> {
         code: 0,
         text: "",
         expire_at_s: 0,
+        since: None,
+        overrides: 0,
         info_content: Content::Json,
         info: b"",
         content: Content::Json,
@@ -96,7 +99,7 @@ fn a_publication_reaches_its_home_as_it_was_written_and_its_place_is_told() {
     flat::push_tag(&mut tags, "lang", "en");
     let body = json!({
         "channel": "bare:x", "b64data": "AP8=", "skip_history": true, "delta": true,
-        "tags": {"lang": "en"}, "exclude_client": client(), "unheard_of": 1, "version": 0,
+        "tags": {"lang": "en"}, "exclude_client": client(), "unheard_of": 1, "version": 3, "version_epoch": "db",
     });
     assert_eq!(peer.call("publish", &body).json(), json!({"result": {}}));
     let frame = Request::Publish(Publish {
@@ -108,6 +111,7 @@ fn a_publication_reaches_its_home_as_it_was_written_and_its_place_is_told() {
             node: 1,
             conn: CONN,
         }),
+        version: Version::new(3, "db"),
         ..publish("bare:x", &[0, 255])
     });
     assert_eq!(frames(&harness), [format!("{frame:?}")]);
@@ -145,10 +149,10 @@ fn a_publication_that_cannot_be_is_refused_with_its_code() {
         (json!({"channel": long, "data": 1}), 107),
         (json!([]), 107),
         (json!({"channel": "none:x", "data": 1}), 102),
-        (json!({"channel": "news", "data": 1, "version": 3}), 108),
+        (json!({"channel": "news", "data": 1, "version": -1}), 107),
         (
-            json!({"channel": "news", "data": 1, "version_epoch": "e"}),
-            108,
+            json!({"channel": "news", "data": 1, "version": 1, "version_epoch": long}),
+            107,
         ),
         (json!({"channel": "full", "data": 1}), 100),
     ] {
@@ -210,6 +214,8 @@ fn orders_for_a_user_reach_every_shard_and_those_for_a_client_its_own() {
     let nothing = json!({"result": {}});
     let body = json!({
         "user": "42", "channel": "news", "info": {"a": 1}, "b64data": "AP8=", "expire_at": 77,
+        "recover_since": {"offset": 4, "epoch": Epoch(7).text().as_str()},
+        "override": {"presence": {"value": true}},
     });
     assert_eq!(peer.call("subscribe", &body).json(), nothing);
     let expected = Order {
@@ -218,6 +224,15 @@ fn orders_for_a_user_reach_every_shard_and_those_for_a_client_its_own() {
         content: Content::Bytes,
         data: &[0, 255],
         expire_at_s: 77,
+        since: Some(Position {
+            epoch: Some(Epoch(7)),
+            offset: Offset(4),
+        }),
+        overrides: Overrides {
+            presence: Some(true),
+            ..Overrides::default()
+        }
+        .bits(),
         ..order(OrderKind::Subscribe)
     };
     assert_eq!(frames_of(&harness, 2), at_both(&expected));
@@ -325,13 +340,13 @@ fn orders_that_cannot_be_carried_out_are_refused() {
         ),
         (
             "subscribe",
-            json!({"user": "42", "channel": "a", "override": {"presence": {"value": true}}}),
-            108,
+            json!({"user": "42", "channel": "a", "override": {"presence": true}}),
+            107,
         ),
         (
             "subscribe",
-            json!({"user": "42", "channel": "a", "recover_since": {"offset": 1}}),
-            108,
+            json!({"user": "42", "channel": "a", "recover_since": {"offset": "1"}}),
+            107,
         ),
         ("unsubscribe", json!({"user": "42"}), 107),
         ("unsubscribe", json!({"channel": "a"}), 107),

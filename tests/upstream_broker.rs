@@ -95,6 +95,34 @@ fn who_was_left_out_of_a_publication_is_sent_the_next_one_whole_and_no_delta_of_
 }
 
 #[test]
+fn of_two_states_that_overtake_each_other_the_newer_one_stays() {
+    let broker = Broker::start("--shards 2 --allow-anonymous");
+    let mut client = Client::connect(broker.clients);
+    client.subscribe("row");
+    let mut upstream = broker.upstream();
+    let mut publish = |version: u64, version_epoch: &str| {
+        let payload = version.to_string();
+        let message = Message {
+            version,
+            version_epoch,
+            ..Message::new(Content::Json, payload.as_bytes(), AckLevel::Sequenced)
+        };
+        let receipt = upstream.publish("row", &message).expect("answered");
+        (receipt.duplicate, receipt.offset.0)
+    };
+    assert_eq!(publish(7, "db-1"), (false, 1));
+    assert_eq!(publish(6, "db-1"), (true, 1), "it comes too late");
+    assert_eq!(publish(8, "db-1"), (false, 2));
+    assert_eq!(publish(1, "db-2"), (false, 3), "another count");
+    for expected in [7, 8, 1] {
+        assert_eq!(client.push().data, expected);
+    }
+    broker.until("it counted", |metrics| {
+        metrics.sum("publications_outdated_total") == 1
+    });
+}
+
+#[test]
 fn a_service_asks_who_is_there_and_what_was_said() {
     let broker = Broker::start(
         "--shards 2 --allow-anonymous --set channels.presence=true \

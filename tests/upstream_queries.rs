@@ -5,7 +5,6 @@ mod service;
 
 use ringcast::base::{ConnId, Content, Epoch, Offset, client_id};
 use ringcast::client::{ClientError, HistoryQuery, Message, Refusal, Upstream};
-use ringcast::wire::client::Tags;
 use ringcast::wire::upstream::{
     AckLevel, ErrorCode, Extras, Frame, Query, QueryResult, Rooms, sorted_tags,
 };
@@ -268,8 +267,7 @@ fn tags_beyond_their_bound_cost_the_publication_and_not_the_connection() {
         key: None,
         extras: Extras {
             delta: true,
-            exclude: "",
-            tags: Tags::default(),
+            ..Extras::default()
         },
         rooms: Rooms::new(&rooms),
         payload: b"1",

@@ -264,6 +264,8 @@ impl<'a> Fields<'a> {
         Extras {
             delta: self.frame["delta"].as_bool().unwrap_or_default(),
             exclude: self.frame["exclude"].as_str().unwrap_or_default(),
+            version: self.frame["version"].as_u64().unwrap_or_default(),
+            version_epoch: self.frame["version_epoch"].as_str().unwrap_or_default(),
             tags: Tags::from_flat(&self.tags),
         }
     }

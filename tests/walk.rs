@@ -138,6 +138,7 @@ fn a_publication_walks_through_the_parts() {
         },
         key: publish.key,
         skip_history: publish.skip_history,
+        version: publish.version,
     };
     let published = home.publish(&incoming, 10, &HOME_LIMITS);
     assert_eq!(published, Published::Sequenced(Offset(1)));

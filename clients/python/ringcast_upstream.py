@@ -205,7 +205,8 @@ class Upstream:
         """Publishes without waiting: the request id that the answer will have. `data` is str or bytes.
         Options: content (see CONTENTS), level, skip_history; key, 16 bytes, makes a repetition harmless;
         delta (subscribers that take deltas may be sent one), exclude (the id of a client that is not sent
-        it), tags (a dict that subscribers see)."""
+        it), tags (a dict that subscribers see); version (a count of your own: a room takes nothing that is
+        not newer than what it has) and version_epoch (what it counts in)."""
         frame = _publication("PUBLISH", data, **options)
         frame["room"] = room
         return self._send_publication(frame)
@@ -510,10 +511,14 @@ def _publication(
     delta=False,
     exclude="",
     tags=None,
+    version=0,
+    version_epoch="",
 ):
     return {
         "delta": delta,
         "exclude": exclude,
+        "version": version,
+        "version_epoch": version_epoch,
         "tags": tags or {},
         "type": kind,
         "level": level,
@@ -985,12 +990,18 @@ def _split_head(flags, body):
 
 def _publication_header(body):
     (options,) = _take(body, 0, 1)
-    if options & ~3:
+    if options & ~7:
         raise FrameError(UNSUPPORTED, "option of the publication header is not known")
     exclude, at = "", 1
     if options & 2:
         (length,) = _take(body, 1, 1)
         exclude, at = _filled(_utf8(_take(body, 2, length))), 2 + length
+    version, version_epoch = 0, ""
+    if options & 4:
+        version, length = struct.unpack("<QB", _take(body, at, 9))
+        version_epoch, at = _utf8(_take(body, at + 9, length)), at + 9 + length
+        if version == 0:
+            raise FrameError(MALFORMED, "version is 0")
     (count,) = struct.unpack("<H", _take(body, at, 2))
     at += 2
     start, tags, last = at, {}, None
@@ -1003,6 +1014,7 @@ def _publication_header(body):
     if at - start > TAGS_MAX:
         raise FrameError(TOO_LARGE, "tags are above 2048 bytes")
     header = {"delta": bool(options & 1), "exclude": exclude, "tags": tags}
+    header.update(version=version, version_epoch=version_epoch)
     if not _has_header(header):
         raise FrameError(MALFORMED, "publication header says nothing")
     return header, body[at:]
@@ -1096,7 +1108,7 @@ def _flags(frame):
 
 
 def _has_header(frame):
-    return bool(frame.get("delta") or frame.get("exclude") or frame.get("tags"))
+    return any(frame.get(name) for name in ("delta", "exclude", "tags", "version"))
 
 
 def _head(frame):
@@ -1107,13 +1119,18 @@ def _head(frame):
     exclude = frame["exclude"].encode()
     if len(exclude) > NAME_MAX:
         raise ValueError("client id is above 255 bytes")
+    version, version_epoch = frame.get("version", 0), frame.get("version_epoch", "").encode()
+    if len(version_epoch) > NAME_MAX:
+        raise ValueError("version epoch is above 255 bytes")
     tags = sorted(frame["tags"].items(), key=lambda tag: tag[0].encode())
     flat = b"".join(_counted(key) + _counted(value) for key, value in tags)
     if len(flat) > TAGS_MAX:
         raise ValueError("tags are above 2048 bytes")
-    head += struct.pack("<B", frame["delta"] | bool(exclude) << 1)
+    head += struct.pack("<B", frame["delta"] | bool(exclude) << 1 | bool(version) << 2)
     if exclude:
         head += struct.pack("<B", len(exclude)) + exclude
+    if version:
+        head += struct.pack("<QB", version, len(version_epoch)) + version_epoch
     return head + struct.pack("<H", len(tags)) + flat
 
 

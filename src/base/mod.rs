@@ -11,6 +11,7 @@ pub mod overrides;
 pub mod reason;
 pub mod slab;
 pub mod stats;
+pub mod version;
 pub mod wheel;
 
 pub use content::Content;
@@ -18,3 +19,4 @@ pub use event::{EventKind, OrderKind, Verdict};
 pub use ids::{ConnId, Epoch, NodeId, Offset, RoomHasher, ViewId};
 pub use object::Object;
 pub use overrides::Overrides;
+pub use version::Version;

@@ -82,6 +82,8 @@ counters! {
         counter publications_refused_total,
         /// Publications that repeated an idempotency key.
         counter duplicates_total,
+        /// Publications whose version was not newer than the newest of their room.
+        counter publications_outdated_total,
         /// Publications put on a socket, one for each subscriber.
         counter deliveries_total,
         /// Bytes received from clients.

@@ -49,7 +49,8 @@ pub enum ClientError {
     BadRoom,
     /// No rooms, or too many for one broadcast.
     BadRoomCount,
-    /// Tags that are too long or have a key twice, or an excluded client whose id is too long.
+    /// Tags that are too long or have a key twice, or an excluded client's id or a version epoch that is
+    /// too long.
     BadTags,
     /// The broker has more to say than one answer holds.
     TooMany,
@@ -75,7 +76,7 @@ impl fmt::Display for ClientError {
             Self::BadName => f.write_str("service name or key id is empty or above 255 bytes"),
             Self::BadRoom => f.write_str("room name is empty or above 255 bytes"),
             Self::BadTags => f.write_str(
-                "tags are above 2048 bytes or have a key twice, or the client id is too long",
+                "tags are above 2048 bytes or have a key twice, or client id or version epoch is too long",
             ),
             Self::TooMany => f.write_str("more than one answer holds"),
             Self::BadRoomCount => f.write_str("a broadcast takes 1 to 1024 rooms"),

@@ -2,7 +2,7 @@
 
 use super::{ClientError, Refusal};
 use crate::base::{Content, Epoch, Offset};
-use crate::limits::USER_NAME_MAX;
+use crate::limits::{USER_NAME_MAX, VERSION_EPOCH_MAX};
 use crate::wire::client::Tags;
 use crate::wire::upstream::{AckLevel, Extras, sorted_tags};
 
@@ -23,6 +23,11 @@ pub struct Message<'a> {
     pub delta: bool,
     /// Public id of a client that is not sent it; empty for none.
     pub exclude: &'a str,
+    /// How new it is, by a count of your own: rooms take nothing that is not newer than what they have.
+    /// 0 for not counted.
+    pub version: u64,
+    /// What the version counts in: versions compare within one. Empty where one count is all there is.
+    pub version_epoch: &'a str,
     /// Key and value pairs that subscribers see, each key once.
     pub tags: &'a [(&'a str, &'a str)],
 }
@@ -38,13 +43,15 @@ impl<'a> Message<'a> {
             key: None,
             delta: false,
             exclude: "",
+            version: 0,
+            version_epoch: "",
             tags: &[],
         }
     }
 
     /// The tags in the form that [`Message::extras`] takes them.
     pub(super) fn tags(&self) -> Result<Vec<u8>, ClientError> {
-        if self.exclude.len() > USER_NAME_MAX {
+        if self.exclude.len() > USER_NAME_MAX || self.version_epoch.len() > VERSION_EPOCH_MAX {
             return Err(ClientError::BadTags);
         }
         sorted_tags(self.tags).ok_or(ClientError::BadTags)
@@ -54,6 +61,12 @@ impl<'a> Message<'a> {
         Extras {
             delta: self.delta,
             exclude: self.exclude,
+            version: self.version,
+            version_epoch: if self.version == 0 {
+                ""
+            } else {
+                self.version_epoch
+            },
             tags: Tags::from_flat(tags),
         }
     }
@@ -64,7 +77,8 @@ impl<'a> Message<'a> {
 pub struct Receipt {
     /// The level reached; [`AckLevel::None`] when none was asked for.
     pub level: AckLevel,
-    /// The key was seen before; epoch and offset are those of the first time.
+    /// It went nowhere: the key was seen before, epoch and offset are those of the first time; or the
+    /// version was not new, they are the room's.
     pub duplicate: bool,
     /// Incarnation of the room's history; 0 below [`AckLevel::Sequenced`] and for broadcasts.
     pub epoch: Epoch,

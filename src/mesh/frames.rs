@@ -17,6 +17,7 @@ mod tests;
 use crate::base::content::Content;
 use crate::base::event::{EventKind, OrderKind, Verdict};
 use crate::base::ids::{ConnId, Epoch, Offset, ViewId};
+use crate::base::version::Version;
 use rkyv::api::serialize_using;
 use rkyv::rancor::{Failure, Strategy};
 use rkyv::ser::allocator::SubAllocator;
@@ -151,6 +152,8 @@ pub struct Publish<'a> {
     pub tags: &'a [u8],
     /// A subscriber that is not sent it.
     pub exclude: Option<Member>,
+    /// Goes nowhere unless it is newer than the room's newest.
+    pub version: Option<Version>,
     /// Who is told the outcome.
     pub reply: ReplyTo,
 }
@@ -321,7 +324,8 @@ pub enum Delivery<'a> {
         epoch: Epoch,
         /// The publication's offset; 0 when the room keeps no history.
         offset: Offset,
-        /// Its idempotency key was known: this is the place of the first one.
+        /// It went nowhere: its idempotency key was known and this is the place of the first one, or
+        /// its version was not new and this is that of the room's last one.
         duplicate: bool,
     },
     /// The home could not take the request: its room table is full.
@@ -425,6 +429,10 @@ pub struct Order<'a> {
     pub text: &'a str,
     /// Unix time in seconds at which it expires; 0 for never.
     pub expire_at_s: u64,
+    /// Subscribe: what of the channel the client has; the rest is given to it.
+    pub since: Option<Position>,
+    /// Subscribe: [`crate::base::Overrides`] as their bits.
+    pub overrides: u16,
     /// What `info` is.
     pub info_content: Content,
     /// `conn_info` or `chan_info`; empty for none.
@@ -504,6 +512,7 @@ impl<'a> Publish<'a> {
             info: b"",
             tags: b"",
             exclude: None,
+            version: None,
             reply: ReplyTo::Nobody,
         }
     }

@@ -11,7 +11,7 @@ use super::moment::Moment;
 use super::presence::{Pace, Presence};
 use super::recent::{Key, Recent};
 use super::state::SavedHome;
-use crate::base::{ConnId, Epoch, NodeId, Offset, ViewId};
+use crate::base::{ConnId, Epoch, NodeId, Offset, Version, ViewId};
 use crate::wire::client::Publication;
 
 /// Bounds of what a home keeps, and of what one read of it returns.
@@ -42,6 +42,8 @@ pub struct Incoming<'a> {
     pub key: Option<Key>,
     /// Goes to the subscribers of the moment only: no offset, no history.
     pub skip_history: bool,
+    /// How new it is.
+    pub version: Option<Version>,
 }
 
 /// What became of a publication.
@@ -51,6 +53,8 @@ pub enum Published {
     Sequenced(Offset),
     /// Its key has been seen: the first one's offset; it goes nowhere.
     Duplicate(Offset),
+    /// Its version is not newer than the newest: the room's offset; it goes nowhere.
+    Outdated(Offset),
 }
 
 /// Which past publications are asked for. An epoch of `None` matches any: the client knows none.
@@ -91,6 +95,8 @@ pub struct Home {
     top: Offset,
     history: History,
     recent: Option<Box<Recent>>,
+    /// The newest version that a publication had. Kept as long as the position.
+    version: Option<Box<Version>>,
     /// Shards with subscribers, each with the view that it wants deliveries for.
     interested: Vec<(NodeId, ViewId)>,
     presence: Option<Box<Presence>>,
@@ -115,6 +121,7 @@ impl Home {
             top: Offset(0),
             history: History::default(),
             recent: None,
+            version: None,
             interested: Vec::new(),
             presence: None,
             pace: Pace::default(),
@@ -131,6 +138,7 @@ impl Home {
         let mut home = Self::new(saved.room, saved.epoch, now_ms);
         home.top = saved.top;
         home.used = before(saved.idle_ms);
+        home.version = saved.version.map(Box::new);
         for (age_ms, publication) in saved.publications() {
             let history = &mut home.history;
             history.append_aged(&publication, before(age_ms), limits.history);
@@ -157,6 +165,15 @@ impl Home {
             recent.expire(now_ms, limits.keys_age_ms);
             if let Some(offset) = recent.seen(&key) {
                 return Published::Duplicate(offset);
+            }
+        }
+        if let Some(version) = incoming.version {
+            match &mut self.version {
+                Some(last) if !version.is_newer_than(**last) => {
+                    return Published::Outdated(self.top);
+                }
+                Some(last) => **last = version,
+                None => self.version = Some(Box::new(version)),
             }
         }
         let mut offset = Offset(0);
@@ -400,7 +417,8 @@ impl Home {
     /// Whether it has neither subscribers nor anything that was published: forgetting it changes
     /// nothing for anybody.
     pub fn is_blank(&self) -> bool {
-        self.top == Offset(0) && self.recent.is_none() && self.is_evictable()
+        let nothing_came = self.top == Offset(0) && self.version.is_none();
+        nothing_came && self.recent.is_none() && self.is_evictable()
     }
 
     /// Whether nobody subscribes and nobody is present: forgetting it costs recoveries at most.
@@ -443,6 +461,10 @@ impl Home {
         &self.history
     }
 
+    pub(super) fn version(&self) -> Option<Version> {
+        self.version.as_deref().copied()
+    }
+
     pub(super) fn recent(&self) -> Option<&Recent> {
         self.recent.as_deref()
     }
@@ -476,8 +498,8 @@ impl Home {
 
     /// Drops what is too old; true when the home may be forgotten. That is when nobody subscribes or is
     /// present, nothing is kept, and nobody has used it for `idle_ms`, or for the far longer
-    /// [`HomeLimits::meta_ms`] when it has a position: that outlives the publications. Rooms that keep
-    /// no history show no position to anybody.
+    /// [`HomeLimits::meta_ms`] when it has a position or a version: those outlive the publications. Rooms
+    /// that keep no history show no position to anybody.
     pub fn expire(&mut self, now_ms: u64, limits: &HomeLimits, idle_ms: u64) -> bool {
         self.drop_old(now_ms, limits);
         if !self.is_evictable() {
@@ -485,7 +507,7 @@ impl Home {
             return false;
         }
         let has_position = self.top > Offset(0) && limits.history.count > 0;
-        let idle_max_ms = if has_position {
+        let idle_max_ms = if has_position || self.version.is_some() {
             limits.meta_ms
         } else {
             idle_ms

@@ -8,7 +8,7 @@
 //! file     magic 8 bytes, version u16, length of the file u64, epoch seed u64, incarnation u32,
 //!          wall clock u64 (ms since 1970), home*, SHA-256 of all before it
 //! home     name length u16, name, epoch u32, top u64, idle u64 (ms),
-//!          publications u32, (age u64)*, bytes u64, flat publications, keys u32, key*
+//!          version number u64 (0 for none), version epoch u64, publications u32, (age u64)*, bytes u64, flat publications, keys u32, key*
 //! key      age u64, key 16 bytes, offset u64
 //! ```
 //!
@@ -23,7 +23,7 @@ pub use fuzz::fuzz_state;
 
 use super::home::Home;
 use super::recent::Key;
-use crate::base::{Epoch, Offset};
+use crate::base::{Epoch, Offset, Version};
 use crate::limits::{OFFSET_MAX, ROOM_NAME_MAX};
 use crate::wire::client::Publication;
 use crate::wire::client::flat;
@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 
 const MAGIC: [u8; 8] = *b"RINGCAST";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 38;
 const CHECKSUM_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
@@ -55,7 +55,7 @@ pub fn push_home(section: &mut Vec<u8>, home: &Home, now_ms: u64) {
     let keys = home
         .recent()
         .map_or(0, |recent| recent.iter(now_ms).count());
-    if home.top() == Offset(0) && keys == 0 {
+    if home.top() == Offset(0) && keys == 0 && home.version().is_none() {
         return;
     }
     section.extend((home.room().len() as u16).to_le_bytes());
@@ -63,6 +63,10 @@ pub fn push_home(section: &mut Vec<u8>, home: &Home, now_ms: u64) {
     section.extend(home.epoch().0.to_le_bytes());
     section.extend(home.top().0.to_le_bytes());
     section.extend(home.idle_ms(now_ms).to_le_bytes());
+    let version = home.version();
+    let (number, epoch) = version.map_or((0, 0), |version| (version.number, version.epoch));
+    section.extend(number.to_le_bytes());
+    section.extend(epoch.to_le_bytes());
 
     section.extend((history.len() as u32).to_le_bytes());
     let ages = history.ages_ms(now_ms);
@@ -119,6 +123,8 @@ pub struct SavedHome<'a> {
     pub top: Offset,
     /// Milliseconds since its last use.
     pub idle_ms: u64,
+    /// The newest version that a publication had.
+    pub version: Option<Version>,
     ages: &'a [u8],
     publications: &'a [u8],
     keys: &'a [u8],
@@ -244,6 +250,14 @@ fn take_home<'a>(bytes: &mut &'a [u8], scratch: &mut Vec<u8>) -> Option<SavedHom
     let epoch = Epoch(take_u32(bytes)?);
     let top = Offset(take_u64(bytes)?);
     let idle_ms = take_u64(bytes)?;
+    let (number, version_epoch) = (take_u64(bytes)?, take_u64(bytes)?);
+    if number == 0 && version_epoch != 0 {
+        return None;
+    }
+    let version = (number > 0).then_some(Version {
+        epoch: version_epoch,
+        number,
+    });
     let count = take_u32(bytes)? as usize;
     let ages = take_slice(bytes, count.checked_mul(8)?)?;
     let length = usize::try_from(take_u64(bytes)?).ok()?;
@@ -255,6 +269,7 @@ fn take_home<'a>(bytes: &mut &'a [u8], scratch: &mut Vec<u8>) -> Option<SavedHom
         epoch,
         top,
         idle_ms,
+        version,
         ages,
         publications,
         keys,

@@ -10,7 +10,7 @@ use super::hooks::Hooks;
 use super::ordered;
 use super::queries::Queries;
 use crate::base::stats::ServiceStats;
-use crate::base::{Content, Epoch, Offset, RoomHasher, client_id};
+use crate::base::{Content, Epoch, Offset, RoomHasher, Version, client_id};
 use crate::mesh::{LaneFull, Member, Outlets, Publish, ReplyTo, Request};
 use crate::wire::payload::payload_is_valid;
 use crate::wire::upstream::{AckLevel, DecodeError, ErrorCode, Extras, Frame, Recovery, Rooms};
@@ -305,6 +305,7 @@ impl Desk<'_> {
             delta: publication.extras.delta,
             tags: publication.extras.tags.as_flat(),
             exclude: self.member(publication.extras.exclude),
+            version: Version::new(publication.extras.version, publication.extras.version_epoch),
             reply,
             ..Publish::plain(room, publication.content, publication.payload)
         });

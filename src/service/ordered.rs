@@ -48,6 +48,8 @@ pub(super) fn order(frame: &Frame<'_>, desk: &mut Desk<'_>) -> Verdict {
         code,
         text,
         expire_at_s,
+        since: None,
+        overrides: 0,
         info_content,
         info,
         content,

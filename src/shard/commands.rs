@@ -250,6 +250,7 @@ impl Core {
             info: &info,
             tags: extras.map_or(b"", |extras| &extras.tags),
             exclude: None,
+            version: extras.and_then(|extras| extras.version),
             reply,
         };
         self.ask(channel, &HomeRequest::Publish(publish));

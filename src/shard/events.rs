@@ -162,6 +162,7 @@ impl Core {
             tags,
             key,
             delta,
+            version,
             ..
         } = result;
         let data = if changed.1.is_empty() {
@@ -179,6 +180,7 @@ impl Core {
                 tags: tags.into(),
                 key,
                 delta,
+                version,
             },
         );
     }

@@ -38,6 +38,7 @@ impl Core {
             },
             key: publish.key,
             skip_history: publish.skip_history,
+            version: publish.version,
         };
         let home = self
             .homes
@@ -65,6 +66,10 @@ impl Core {
             }
             Published::Duplicate(offset) => {
                 self.stats.shard.duplicates_total.add(1);
+                (offset, true)
+            }
+            Published::Outdated(offset) => {
+                self.stats.shard.publications_outdated_total.add(1);
                 (offset, true)
             }
         };

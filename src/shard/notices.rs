@@ -7,7 +7,7 @@
 
 use super::core::Core;
 use super::identity::{Blob, Pending};
-use crate::base::{ConnId, Content, EventKind, NodeId, ViewId};
+use crate::base::{ConnId, Content, EventKind, NodeId, Version, ViewId};
 use crate::limits::COMMAND_OUTPUT_MAX;
 use crate::mesh::{Event, HistoryRead, ReplyTo, Request};
 use crate::room::view::Standing;
@@ -57,6 +57,7 @@ pub(super) struct Extras {
     pub(super) tags: Box<[u8]>,
     pub(super) key: Option<[u8; 16]>,
     pub(super) delta: bool,
+    pub(super) version: Option<Version>,
 }
 
 /// An event that waits.

@@ -3,8 +3,8 @@
 
 use super::core::Core;
 use super::identity::{Blob, Start};
-use crate::base::OrderKind;
 use crate::base::reason::{CloseReason, Unsubscribed};
+use crate::base::{Offset, OrderKind, Overrides};
 use crate::mesh::Order;
 use crate::wire::client::{Data, Push};
 
@@ -58,6 +58,9 @@ impl Core {
         if self.has_place(slot, order.room).is_err() || self.namespace_of(order.room).is_err() {
             return;
         }
+        let (epoch, offset) = order
+            .since
+            .map_or((None, Offset(0)), |since| (since.epoch, since.offset));
         self.start_server_side(
             slot,
             Start {
@@ -65,6 +68,10 @@ impl Core {
                 server_side: true,
                 positioned: true,
                 recoverable: true,
+                recover: order.since.is_some(),
+                epoch,
+                offset,
+                overrides: Overrides::from_bits(order.overrides),
                 expire_at_s: order.expire_at_s,
                 chan_info: Blob::new(order.info_content, order.info),
                 data: Blob::new(order.content, order.data),

@@ -415,6 +415,10 @@ impl Core {
         let reply = result.as_reply(epoch.as_str(), &publications, ttl_s, kind.delta);
         if flags.has(SubFlags::SERVER_SIDE) {
             self.push(slot, &result.room, &Push::Subscribe(&reply));
+            // This push has no place for what was missed.
+            for publication in &publications {
+                self.push(slot, &result.room, &Push::Publication(publication));
+            }
         } else {
             self.reply(slot, command, &Reply::Subscribe(&reply));
         }

@@ -4,7 +4,7 @@
 //! Field types are strict, unknown fields are skipped. The service thread reads a result before it
 //! passes it on, so that its sender hears of a fault; the shard reads it again to act on it.
 
-use crate::base::{Content, Object, Overrides};
+use crate::base::{Content, Object, Overrides, Version};
 use crate::limits::{
     INFO_BYTES_MAX, MESSAGE_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, TAGS_BYTES_MAX,
     USER_NAME_MAX,
@@ -72,6 +72,8 @@ pub struct HookResult {
     pub key: Option<[u8; 16]>,
     /// Publish: it may be sent as a delta.
     pub delta: bool,
+    /// Publish: how new it is.
+    pub version: Option<Version>,
     /// Subscribe: options that differ from the namespace's.
     pub overrides: Overrides,
 }
@@ -132,7 +134,11 @@ pub fn parse(kind: HookKind, result: &[u8]) -> Result<HookResult, BadHook> {
         tags: tags(&raw.tags.unwrap_or_default())?,
         key: raw.idempotency_key.as_deref().and_then(key),
         delta: raw.delta.unwrap_or_default(),
-        overrides: overrides(raw.overrides),
+        version: Version::new(
+            raw.version.unwrap_or_default(),
+            raw.version_epoch.as_deref().unwrap_or_default(),
+        ),
+        overrides: raw.overrides.unwrap_or_default(),
     })
 }
 
@@ -151,8 +157,10 @@ struct Raw {
     tags: Option<BTreeMap<String, String>>,
     idempotency_key: Option<String>,
     delta: Option<bool>,
+    version: Option<u64>,
+    version_epoch: Option<String>,
     #[serde(rename = "override")]
-    overrides: Option<Object<RawOverrides>>,
+    overrides: Option<Overrides>,
 }
 
 #[derive(Deserialize)]
@@ -162,21 +170,7 @@ struct RawOptions {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     #[serde(rename = "override")]
-    overrides: Option<Object<RawOverrides>>,
-}
-
-#[derive(Deserialize)]
-struct RawOverrides {
-    presence: Option<Object<Value>>,
-    join_leave: Option<Object<Value>>,
-    force_push_join_leave: Option<Object<Value>>,
-    force_recovery: Option<Object<Value>>,
-    force_positioning: Option<Object<Value>>,
-}
-
-#[derive(Deserialize)]
-struct Value {
-    value: bool,
+    overrides: Option<Overrides>,
 }
 
 impl TryFrom<RawOptions> for SubOptions {
@@ -186,7 +180,7 @@ impl TryFrom<RawOptions> for SubOptions {
         Ok(Self {
             info: data(raw.info, raw.b64info, INFO_BYTES_MAX)?,
             data: data(raw.data, raw.b64data, INFO_BYTES_MAX)?,
-            overrides: overrides(raw.overrides),
+            overrides: raw.overrides.unwrap_or_default(),
         })
     }
 }
@@ -231,20 +225,6 @@ fn key(text: &str) -> Option<[u8; 16]> {
     Sha256::digest(text).first_chunk().copied()
 }
 
-fn overrides(raw: Option<Object<RawOverrides>>) -> Overrides {
-    let Some(Object(raw)) = raw else {
-        return Overrides::default();
-    };
-    let value = |value: Option<Object<Value>>| value.map(|Object(value)| value.value);
-    Overrides {
-        presence: value(raw.presence),
-        join_leave: value(raw.join_leave),
-        force_push_join_leave: value(raw.force_push_join_leave),
-        force_recovery: value(raw.force_recovery),
-        force_positioning: value(raw.force_positioning),
-    }
-}
-
 fn check(holds: bool, why: &'static str) -> Result<(), BadHook> {
     if holds { Ok(()) } else { Err(BadHook(why)) }
 }
@@ -262,7 +242,7 @@ mod tests {
         let result = read(
             r#"{"user":"42","expire_at":9,"info":{"a":1},"b64data":"AP8=","channels":["x"],
                 "subs":{"y":{"info":[2],"override":{"presence":{"value":true}}}},"skip_history":true,
-                "tags":{"k":"v"},"idempotency_key":"once","delta":true,"other":1}"#,
+                "tags":{"k":"v"},"idempotency_key":"once","delta":true,"version":3,"other":1}"#,
         )
         .unwrap();
         assert_eq!(result.user.as_deref(), Some("42"));
@@ -272,6 +252,7 @@ mod tests {
         assert!(result.key.is_some() && result.delta && result.skip_history);
         let tags: Vec<_> = flat::Tags::from_flat(&result.tags).iter().collect();
         assert_eq!(tags, [("k", "v")]);
+        assert_eq!(result.version, Version::new(3, ""));
         let empty = read(r#"{"data":[1],"b64data":""}"#).unwrap();
         assert_eq!(empty.data, (Content::Json, b"[1]".to_vec()), "no bytes");
         assert_eq!(read(""), Ok(HookResult::default()));
@@ -294,6 +275,7 @@ mod tests {
             "{",
             r#"{"user":1}"#,
             r#"{"expire_at":-1}"#,
+            r#"{"version":"1"}"#,
             r#"{"expired":"yes"}"#,
             r#"{"b64info":"%"}"#,
             r#"{"channels":[""]}"#,

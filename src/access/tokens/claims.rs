@@ -89,7 +89,7 @@ pub(super) struct RawClaims {
     channel: Option<String>,
     client: Option<String>,
     #[serde(rename = "override")]
-    overrides: Option<Object<RawOverrides>>,
+    overrides: Option<Overrides>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,23 +106,7 @@ struct RawOptions {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     #[serde(rename = "override")]
-    overrides: Option<Object<RawOverrides>>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-struct RawOverrides {
-    presence: Option<Object<RawOverride>>,
-    join_leave: Option<Object<RawOverride>>,
-    force_push_join_leave: Option<Object<RawOverride>>,
-    force_recovery: Option<Object<RawOverride>>,
-    force_positioning: Option<Object<RawOverride>>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-struct RawOverride {
-    /// Libraries that leave out defaults write `false` as `{}`.
-    #[serde(default)]
-    value: bool,
+    overrides: Option<Overrides>,
 }
 
 /// A claim that is there has its type: `null` is none.
@@ -261,7 +245,7 @@ impl TryFrom<&RawClaims> for SubscriptionClaims {
             options: SubscriptionOptions {
                 info: data(claims.info.as_deref(), claims.b64info.as_deref())?,
                 data: data(claims.data.as_deref(), claims.b64data.as_deref())?,
-                overrides: overrides(claims.overrides),
+                overrides: claims.overrides.unwrap_or_default(),
             },
         })
     }
@@ -274,7 +258,7 @@ impl TryFrom<&RawOptions> for SubscriptionOptions {
         Ok(Self {
             info: data(raw.info.as_deref(), raw.b64info.as_deref())?,
             data: data(raw.data.as_deref(), raw.b64data.as_deref())?,
-            overrides: overrides(raw.overrides),
+            overrides: raw.overrides.unwrap_or_default(),
         })
     }
 }
@@ -303,20 +287,6 @@ fn data(json: Option<&RawValue>, base64: Option<&str>) -> Result<OwnedData, Toke
         "info or data is too long",
     )?;
     Ok(data)
-}
-
-fn overrides(raw: Option<Object<RawOverrides>>) -> Overrides {
-    let Some(Object(raw)) = raw else {
-        return Overrides::default();
-    };
-    let value = |raw: Option<Object<RawOverride>>| raw.map(|Object(raw)| raw.value);
-    Overrides {
-        presence: value(raw.presence),
-        join_leave: value(raw.join_leave),
-        force_push_join_leave: value(raw.force_push_join_leave),
-        force_recovery: value(raw.force_recovery),
-        force_positioning: value(raw.force_positioning),
-    }
 }
 
 fn within(fits: bool, why: &'static str) -> Result<(), TokenError> {

@@ -89,6 +89,10 @@ impl ArchivedPublish<'static> {
                 node: member.node.to_native(),
                 conn: conn_id(&member.conn),
             }),
+            version: self.version.as_ref().map(|version| Version {
+                epoch: version.epoch.to_native(),
+                number: version.number.to_native(),
+            }),
             reply: self.reply.get(),
         }
     }
@@ -111,12 +115,18 @@ impl ArchivedHistoryRead {
                 reverse,
             } => HistoryRead::Page {
                 limit: limit.to_native(),
-                since: since.as_ref().map(|position| Position {
-                    epoch: epoch_of(&position.epoch),
-                    offset: Offset(position.offset.0.to_native()),
-                }),
+                since: since.as_ref().map(ArchivedPosition::get),
                 reverse: *reverse,
             },
+        }
+    }
+}
+
+impl ArchivedPosition {
+    fn get(&self) -> Position {
+        Position {
+            epoch: epoch_of(&self.epoch),
+            offset: Offset(self.offset.0.to_native()),
         }
     }
 }
@@ -271,6 +281,8 @@ impl ArchivedOrder<'static> {
             code: self.code.to_native(),
             text: &self.text,
             expire_at_s: self.expire_at_s.to_native(),
+            since: self.since.as_ref().map(ArchivedPosition::get),
+            overrides: self.overrides.to_native(),
             info_content: content(&self.info_content),
             info: &self.info,
             content: content(&self.content),

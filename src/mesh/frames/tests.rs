@@ -47,6 +47,7 @@ fn publishes(room: &str, payload: &[u8], check: impl Fn(Request<'_>)) {
                 info,
                 tags: b"tags",
                 exclude: info.is_empty().then_some(member),
+                version: Version::new(info.len() as u64, "db"),
                 reply,
             }));
         }
@@ -195,6 +196,11 @@ fn a_delivery_is_read_as_it_was_sent() {
             code: 1,
             text: "t",
             expire_at_s: 9,
+            since: Some(Position {
+                epoch: Some(Epoch(3)),
+                offset: Offset(4),
+            }),
+            overrides: 5,
             info_content: Content::Json,
             info: b"{}",
             content: Content::Bytes,
@@ -229,6 +235,7 @@ fn the_largest_names_stay_within_the_frame_overhead() {
             info: &info,
             tags: &tags,
             exclude: None,
+            version: Version::new(1, ""),
             reply: ReplyTo::Nobody,
         });
         let delivery = Delivery::Publication {

@@ -19,6 +19,9 @@ impl Dice {
     }
 }
 
+/// What versions count in; the second is rare.
+const VERSION_EPOCHS: [&str; 2] = ["", "db"];
+
 struct Kept {
     offset: u64,
     at_ms: i64,
@@ -31,6 +34,7 @@ struct Model {
     top: u64,
     kept: Vec<Kept>,
     keys: Vec<(Key, i64, u64)>,
+    version: Option<Version>,
     now_ms: i64,
 }
 
@@ -51,6 +55,13 @@ impl Model {
             .find(|(key, ..)| Some(*key) == incoming.key);
         if let Some((_, _, offset)) = seen {
             return Published::Duplicate(Offset(*offset));
+        }
+        if let Some(version) = incoming.version {
+            let last = self.version.filter(|last| last.epoch == version.epoch);
+            if last.is_some_and(|last| version.number <= last.number) {
+                return Published::Outdated(Offset(self.top));
+            }
+            self.version = Some(version);
         }
         let mut offset = 0;
         if !incoming.skip_history {
@@ -234,6 +245,10 @@ impl World {
             },
             key: (dice.below(3) == 0).then_some([dice.below(8) as u8; 16]),
             skip_history: dice.below(8) == 0,
+            version: Version::new(
+                dice.below(self.model.top + 3),
+                VERSION_EPOCHS[dice.below(30) as usize / 29],
+            ),
         };
         let expected = self.model.publish(&incoming, &self.limits);
         let published = self.home.publish(&incoming, self.now_ms, &self.limits);

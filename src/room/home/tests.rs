@@ -49,7 +49,45 @@ fn incoming(payload: &[u8], key: Option<u8>) -> Incoming<'_> {
         },
         key: key.map(|byte| [byte; 16]),
         skip_history: false,
+        version: None,
     }
+}
+
+#[test]
+fn what_is_not_newer_than_the_newest_goes_nowhere() {
+    let mut home = home();
+    let mut publish = |number: u64, epoch: &str| {
+        let incoming = Incoming {
+            version: Version::new(number, epoch),
+            ..incoming(b"1", None)
+        };
+        home.publish(&incoming, 0, &LIMITS)
+    };
+    assert_eq!(publish(5, "db"), Published::Sequenced(Offset(1)));
+    assert_eq!(publish(5, "db"), Published::Outdated(Offset(1)));
+    assert_eq!(publish(4, "db"), Published::Outdated(Offset(1)));
+    assert_eq!(
+        publish(0, ""),
+        Published::Sequenced(Offset(2)),
+        "no version"
+    );
+    assert_eq!(publish(6, "db"), Published::Sequenced(Offset(3)));
+    assert_eq!(publish(1, "new"), Published::Sequenced(Offset(4)));
+    assert_eq!(home.history().len(), 4);
+}
+
+#[test]
+fn a_version_is_remembered_as_long_as_a_position() {
+    let mut home = Home::new("room", EPOCH, 0);
+    let incoming = Incoming {
+        skip_history: true,
+        version: Version::new(1, ""),
+        ..incoming(b"1", None)
+    };
+    home.publish(&incoming, 0, &LIMITS);
+    assert!(!home.is_blank());
+    assert!(!home.expire(LIMITS.meta_ms - 1, &LIMITS, 1));
+    assert!(home.expire(LIMITS.meta_ms, &LIMITS, 1));
 }
 
 fn read_with(home: &mut Home, read: Read, limits: &HomeLimits) -> (bool, Vec<u64>) {

@@ -27,6 +27,16 @@ const HEADER: Header = Header {
 };
 
 fn publish(home: &mut Home, payload: &str, key: Option<u8>, now_ms: u64) -> Published {
+    publish_version(home, payload, key, 0, now_ms)
+}
+
+fn publish_version(
+    home: &mut Home,
+    payload: &str,
+    key: Option<u8>,
+    version: u64,
+    now_ms: u64,
+) -> Published {
     let mut tags = Vec::new();
     flat::push_tag(&mut tags, "lang", "en");
     let incoming = Incoming {
@@ -45,6 +55,7 @@ fn publish(home: &mut Home, payload: &str, key: Option<u8>, now_ms: u64) -> Publ
         },
         key: key.map(|byte| [byte; 16]),
         skip_history: false,
+        version: Version::new(version, "db"),
     };
     home.publish(&incoming, now_ms, &LIMITS)
 }
@@ -54,7 +65,8 @@ fn sections() -> Vec<Vec<u8>> {
     let mut news = Home::new("news", Epoch(7), 0);
     for n in 1..=6u8 {
         let payload = if n % 2 == 0 { "info" } else { "none" };
-        publish(&mut news, payload, Some(n), 100 * u64::from(n));
+        let at_ms = 100 * u64::from(n);
+        publish_version(&mut news, payload, Some(n), u64::from(n), at_ms);
     }
     let mut quiet = Home::new("quiet", Epoch(8), 0);
     publish(&mut quiet, "x", None, 0);
@@ -105,6 +117,7 @@ fn what_is_read_is_what_was_written() {
     let keys: Vec<_> = news.keys().collect();
     assert_eq!(keys.len(), 5, "the first was too old");
     assert_eq!(keys[4], (100, [6; 16], Offset(6)));
+    assert_eq!(news.version, Version::new(6, "db"));
     let quiet = &saved.homes[1];
     assert_eq!((quiet.epoch, quiet.top), (Epoch(8), Offset(1)));
     assert_eq!((quiet.publications().count(), quiet.keys().count()), (0, 0));
@@ -129,6 +142,10 @@ fn a_client_recovers_over_the_restart() {
     assert_eq!(
         publish(&mut home, "x", Some(6), 0),
         Published::Duplicate(Offset(6))
+    );
+    assert_eq!(
+        publish_version(&mut home, "x", None, 6, 0),
+        Published::Outdated(Offset(6))
     );
     assert_eq!(
         publish(&mut home, "x", None, 0),
@@ -231,7 +248,7 @@ fn a_foreign_file_is_refused_in_plain_words() {
         ),
         (
             read(&newer).unwrap_err(),
-            "the state file has version 9, this program reads version 1",
+            "the state file has version 9, this program reads version 2",
         ),
         (
             read(&small_file()[..100]).unwrap_err(),
@@ -250,8 +267,8 @@ fn homes_that_no_home_can_have_written_are_refused_whatever_the_checksum_says() 
         error == Some(StateError::Malformed)
     };
     assert!(!malformed(good.clone()));
-    // By the layout in the module documentation: name, top, idle time, count of the publications, first
-    // age, their bytes, user of the second one's info, age and offset of the last key.
+    // By the layout in the module documentation: name, top, idle time, version, count of the
+    // publications, first age, their bytes, user of the second one's info, age and offset of the last key.
     let end = good.len();
     for (at, bytes) in [
         (2, &[0xff][..]),
@@ -259,11 +276,12 @@ fn homes_that_no_home_can_have_written_are_refused_whatever_the_checksum_says() 
         (10, &5u64.to_le_bytes()),
         (10, &u64::MAX.to_le_bytes()),
         (18, &u64::MAX.to_le_bytes()),
-        (26, &3u32.to_le_bytes()),
-        (26, &u32::MAX.to_le_bytes()),
-        (30, &u64::MAX.to_le_bytes()),
-        (62, &u64::MAX.to_le_bytes()),
-        (126, &[0xff, 0xff]),
+        (26, &0u64.to_le_bytes()),
+        (42, &3u32.to_le_bytes()),
+        (42, &u32::MAX.to_le_bytes()),
+        (46, &u64::MAX.to_le_bytes()),
+        (78, &u64::MAX.to_le_bytes()),
+        (142, &[0xff, 0xff]),
         (end - 32, &u64::MAX.to_le_bytes()),
         (end - 8, &7u64.to_le_bytes()),
     ] {

@@ -27,6 +27,8 @@ const ORDER: Order<'static> = Order {
     code: 0,
     text: "",
     expire_at_s: 0,
+    since: None,
+    overrides: 0,
     info_content: Content::Json,
     info: b"",
     content: Content::Json,
@@ -35,11 +37,6 @@ const ORDER: Order<'static> = Order {
 
 pub(super) async fn subscribe(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
     let (user, to) = addressee(call, fields)?;
-    for name in ["recover_since", "override"] {
-        if fields.is_set(name) {
-            return Err(not_offered(name));
-        }
-    }
     let channel = fields.text("channel")?.unwrap_or_default();
     call.channel(&channel)?;
     let info = data::blob(fields, "info", "b64info", limits::INFO_BYTES_MAX)?;
@@ -49,6 +46,8 @@ pub(super) async fn subscribe(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
         user: &user,
         room: &channel,
         expire_at_s: fields.unsigned("expire_at")?,
+        since: fields.position("recover_since")?,
+        overrides: fields.overrides()?.bits(),
         info_content: info.content,
         info: &info.bytes,
         content: data.content,

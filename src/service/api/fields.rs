@@ -2,7 +2,9 @@
 //! field. `null` is as good as a missing field, and fields that nobody asks for are ignored.
 
 use super::error::ApiError;
+use crate::base::{Epoch, Offset, Overrides};
 use crate::limits;
+use crate::mesh::Position;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -118,6 +120,23 @@ impl<'a> Fields<'a> {
                     .map_err(|_| self.refuse(&format!("{name}[{index}]"), "string expected"))
             })
             .collect()
+    }
+
+    /// A place in a channel's history; `None` when it is missing.
+    pub(super) fn position(&self, name: &str) -> Result<Option<Position>, ApiError> {
+        let Some(position) = self.object(name)? else {
+            return Ok(None);
+        };
+        Ok(Some(Position {
+            epoch: Epoch::wanted(&position.text("epoch")?.unwrap_or_default()),
+            offset: Offset(position.unsigned("offset")?),
+        }))
+    }
+
+    /// The field `override`, channel options for one subscription; none when it is missing.
+    pub(super) fn overrides(&self) -> Result<Overrides, ApiError> {
+        let expected = "object of channel options, each an object with a boolean value, expected";
+        Ok(self.read("override", expected)?.unwrap_or_default())
     }
 
     /// Why a field is refused.

@@ -4,11 +4,10 @@ use super::call::Call;
 use super::data::{self, Blob};
 use super::error::{Answer, ApiError};
 use super::fields::Fields;
-use crate::base::client_id;
+use crate::base::{Version, client_id};
 use crate::limits;
 use crate::mesh::{Member, Publish, Request};
 use crate::service::tasks::{Outcome, Ticket};
-use crate::wire::client::ErrorCode;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -20,6 +19,7 @@ struct Publication<'a> {
     exclude: Option<Member>,
     skip_history: bool,
     delta: bool,
+    version: Option<Version>,
 }
 
 /// A publication on its way to a home.
@@ -70,12 +70,6 @@ pub(super) async fn broadcast(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
 
 impl<'a> Publication<'a> {
     fn read(call: &Call<'_>, fields: &Fields<'a>) -> Result<Self, ApiError> {
-        for name in ["version", "version_epoch"] {
-            if fields.is_set(name) {
-                let detail = format!("{name}: versions of publications are not kept");
-                return Err(ApiError::new(ErrorCode::NotAvailable, detail));
-            }
-        }
         let data = data::payload(fields)?;
         if data.bytes.is_empty() {
             return Err(fields.refuse("data", "a document expected, or b64data"));
@@ -90,6 +84,12 @@ impl<'a> Publication<'a> {
             exclude: exclude.map(|(node, conn)| Member { node, conn }),
             skip_history: fields.flag("skip_history")?,
             delta: fields.flag("delta")?,
+            version: Version::new(
+                fields.unsigned("version")?,
+                &fields
+                    .short_text("version_epoch", limits::VERSION_EPOCH_MAX)?
+                    .unwrap_or_default(),
+            ),
         })
     }
 
@@ -107,6 +107,7 @@ impl<'a> Publication<'a> {
             info: b"",
             tags: &self.tags,
             exclude: self.exclude,
+            version: self.version,
             reply: ticket.reply(),
         });
         call.request(channel, &request).await?;

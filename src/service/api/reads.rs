@@ -3,9 +3,9 @@
 use super::call::Call;
 use super::error::{Answer, ApiError, nothing};
 use super::fields::Fields;
-use crate::base::{Epoch, Offset};
+use crate::base::Offset;
 use crate::limits;
-use crate::mesh::{HistoryRead, Position, Request};
+use crate::mesh::{HistoryRead, Request};
 use crate::service::tasks::Outcome;
 use crate::wire::client::{ClientInfo, ErrorCode, Publication, Reply, flat, json};
 use crate::wire::upstream::take_channel;
@@ -47,13 +47,7 @@ pub(super) async fn history(call: &Call<'_>, fields: &Fields<'_>) -> Answer {
     let channel = channel_with_history(call, fields)?;
     let limit = fields.integer("limit")?;
     let reverse = fields.flag("reverse")?;
-    let since = match fields.object("since")? {
-        Some(since) => Some(Position {
-            epoch: Epoch::wanted(&since.text("epoch")?.unwrap_or_default()),
-            offset: Offset(since.unsigned("offset")?),
-        }),
-        None => None,
-    };
+    let since = fields.position("since")?;
     if reverse && since.is_some_and(|since| since.offset == Offset(0)) {
         return Err(fields.refuse("since.offset", "above 0 expected with reverse"));
     }

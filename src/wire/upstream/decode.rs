@@ -265,11 +265,14 @@ mod tests {
             request: u64, room in room_name(), level in level(), content in content(),
             skip_history: bool, key: Option<[u8; 16]>, payload in vec(any::<u8>(), 0..300),
             rooms in vec(room_name(), 1..20), delta: bool, exclude in "\\PC{0,20}",
+            version in prop_oneof![Just(0), any::<u64>()], version_epoch in "\\PC{0,9}",
             tags in prop::collection::btree_map("\\PC{0,8}", "\\PC{0,8}", 0..5),
         ) {
             let tags: Vec<_> = tags.iter().map(|(key, value)| (&**key, &**value)).collect();
             let tags = sorted_tags(&tags).expect("few tags");
-            let extras = Extras { delta, exclude: &exclude, tags: Tags::from_flat(&tags) };
+            let version_epoch = if version > 0 { &*version_epoch } else { "" };
+            let tags = Tags::from_flat(&tags);
+            let extras = Extras { delta, exclude: &exclude, version, version_epoch, tags };
             let (room, payload) = (room.as_str(), payload.as_slice());
             check(Frame::Publish { request, room, level, content, skip_history, key, extras, payload });
             let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();

@@ -6,11 +6,12 @@
 use super::ErrorCode;
 use super::body::{Fault, malformed, unsupported};
 use super::names::split;
-use crate::limits::{TAGS_BYTES_MAX, USER_NAME_MAX};
+use crate::limits::{TAGS_BYTES_MAX, USER_NAME_MAX, VERSION_EPOCH_MAX};
 use crate::wire::client::flat::{self, Tags};
 
 const DELTA: u8 = 0b01;
 const EXCLUDE: u8 = 0b10;
+const VERSION: u8 = 0b100;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub struct Extras<'a> {
     /// Public id of a client that is not sent the publication, at most [`USER_NAME_MAX`] bytes; empty for
     /// none.
     pub exclude: &'a str,
+    /// How new it is, by the publisher's count; 0 for not counted.
+    pub version: u64,
+    /// What the version counts in, at most [`VERSION_EPOCH_MAX`] bytes; empty without version.
+    pub version_epoch: &'a str,
     /// Tags as [`sorted_tags`] makes them.
     pub tags: Tags<'a>,
 }
@@ -37,11 +42,21 @@ impl<'a> Extras<'a> {
         }
         assert!(self.exclude.len() <= USER_NAME_MAX, "excluded client");
         assert!(self.tags.as_flat().len() <= TAGS_BYTES_MAX, "tags");
-        let excludes = !self.exclude.is_empty();
-        out.push(if self.delta { DELTA } else { 0 } | if excludes { EXCLUDE } else { 0 });
+        assert!(
+            self.version_epoch.len() <= VERSION_EPOCH_MAX,
+            "version epoch"
+        );
+        let (excludes, counts) = (!self.exclude.is_empty(), self.version > 0);
+        let bit = |holds, bit| if holds { bit } else { 0 };
+        out.push(bit(self.delta, DELTA) | bit(excludes, EXCLUDE) | bit(counts, VERSION));
         if excludes {
             out.push(self.exclude.len() as u8);
             out.extend_from_slice(self.exclude.as_bytes());
+        }
+        if counts {
+            out.extend_from_slice(&self.version.to_le_bytes());
+            out.push(self.version_epoch.len() as u8);
+            out.extend_from_slice(self.version_epoch.as_bytes());
         }
         out.extend_from_slice(&(self.tags.iter().count() as u16).to_le_bytes());
         out.extend_from_slice(self.tags.as_flat());
@@ -51,18 +66,24 @@ impl<'a> Extras<'a> {
     pub(super) fn take(body: &'a [u8]) -> Result<(Self, &'a [u8]), Fault> {
         let cut = malformed("body ends in the publication header");
         let (options, mut rest) = body.split_first().ok_or(cut)?;
-        if options & !(DELTA | EXCLUDE) != 0 {
+        if options & !(DELTA | EXCLUDE | VERSION) != 0 {
             return Err(unsupported("option of the publication header is not known"));
         }
         let mut exclude = "";
         if options & EXCLUDE != 0 {
-            let (length, after) = rest.split_first().ok_or(cut)?;
-            let (name, after) = after.split_at_checked(usize::from(*length)).ok_or(cut)?;
-            exclude = text(name)?;
+            (exclude, rest) = short_text(rest).ok_or(cut)??;
             if exclude.is_empty() {
                 return Err(malformed("excluded client is empty"));
             }
-            rest = after;
+        }
+        let (mut version, mut version_epoch) = (0, "");
+        if options & VERSION != 0 {
+            let (number, after) = rest.split_first_chunk().ok_or(cut)?;
+            version = u64::from_le_bytes(*number);
+            (version_epoch, rest) = short_text(after).ok_or(cut)??;
+            if version == 0 {
+                return Err(malformed("version is 0"));
+            }
         }
         let (count, list) = rest.split_first_chunk::<2>().ok_or(cut)?;
         let mut rest = list;
@@ -83,6 +104,8 @@ impl<'a> Extras<'a> {
         let extras = Self {
             delta: options & DELTA != 0,
             exclude,
+            version,
+            version_epoch,
             tags: Tags::from_flat(list.get(..bytes).unwrap_or_default()),
         };
         if extras.is_empty() {
@@ -111,6 +134,13 @@ pub fn sorted_tags(pairs: &[(&str, &str)]) -> Option<Vec<u8>> {
     Some(flat)
 }
 
+/// A text with its length in a byte before it, and what follows it; `None` when it is cut.
+fn short_text(bytes: &[u8]) -> Option<Result<(&str, &[u8]), Fault>> {
+    let (length, after) = bytes.split_first()?;
+    let (name, after) = after.split_at_checked(usize::from(*length))?;
+    Some(text(name).map(|name| (name, after)))
+}
+
 fn text(bytes: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|_| malformed("not UTF-8"))
 }
@@ -131,6 +161,8 @@ mod tests {
         let full = Extras {
             delta: true,
             exclude: "c1",
+            version: 7,
+            version_epoch: "db",
             tags: Tags::from_flat(&tags),
         };
         let only_delta = Extras {
