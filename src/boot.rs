@@ -381,7 +381,8 @@ fn settings(
     settings.origins = config.origins.clone();
     settings.path.clone_from(&config.path);
     settings.clients = client_policy(config);
-    settings.set_namespaces(Arc::clone(&shared.namespaces));
+    // A copy for each shard: patterns have working memory that is not to be shared.
+    settings.set_namespaces(Arc::new((*shared.namespaces).clone()));
     let history = &config.history;
     settings.set_read_limits(history.recovery_publications_max, history.publications_max);
     settings.tokens = Arc::clone(&shared.tokens);

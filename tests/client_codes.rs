@@ -56,6 +56,26 @@ fn every_refused_command_has_its_code_and_the_session_goes_on() {
 }
 
 #[test]
+fn names_that_the_operator_does_not_want_are_error_107() {
+    let broker = Broker::start(
+        "--allow-anonymous --allow-publish --set channels.channel_regex=^[a-z]+$ \
+         --set channels.presence=true",
+    );
+    let mut client = Client::connect(broker.clients);
+    client.subscribe("news");
+    for command in [
+        "subscribe",
+        "publish",
+        "history",
+        "presence",
+        "presence_stats",
+    ] {
+        let command = json!({command: {"channel": "News!", "data": 1}});
+        assert_eq!(client.refused(command.clone()), 107, "{command}");
+    }
+}
+
+#[test]
 fn one_subscription_too_many_is_error_106() {
     let broker = Broker::start(OPEN);
     let mut client = Client::connect(broker.clients);

@@ -2,12 +2,14 @@
 
 mod namespaces;
 mod origin;
+mod pattern;
 mod tokens;
 
 pub use namespaces::{
     ChannelOptions, DataFormat, Grant, NamespaceIndex, Namespaces, Privacy, is_listed,
 };
 pub use origin::{Origins, glob_matches};
+pub use pattern::NamePattern;
 pub use tokens::{
     ConnectionClaims, OwnedData, SubscriptionClaims, SubscriptionOptions, TokenError,
     TokenSettings, TokenSetupError, TokenVerifier, fuzz_token,

@@ -3,6 +3,7 @@
 //! A name without its leading `$` belongs to the namespace before its first `:`; without `:` the options
 //! for channels without a namespace apply. Everything is denied unless an option grants it.
 
+use super::pattern::NamePattern;
 use crate::limits;
 
 /// Index of a namespace in [`Namespaces`]; 0 is that of channels without one.
@@ -93,6 +94,8 @@ pub struct ChannelOptions {
     pub unsubscribe_events: bool,
     /// What clients may publish.
     pub data_format: DataFormat,
+    /// What names look like that clients use; `None` for anything.
+    pub name_pattern: Option<NamePattern>,
 }
 
 impl Default for ChannelOptions {
@@ -123,6 +126,7 @@ impl Default for ChannelOptions {
             sub_refresh_hook: false,
             unsubscribe_events: false,
             data_format: DataFormat::Any,
+            name_pattern: None,
         }
     }
 }
@@ -213,6 +217,19 @@ impl Namespaces {
         }
     }
 
+    /// Whether a client may use the name of a channel of this namespace. A pattern is for what follows
+    /// the namespace, or for the whole name of a channel without one.
+    pub fn is_name(&self, index: NamespaceIndex, channel: &str) -> bool {
+        let Some(pattern) = &self.options(index).name_pattern else {
+            return true;
+        };
+        let name = match index {
+            0 => channel,
+            _ => channel.split_once(':').map_or("", |(_, name)| name),
+        };
+        pattern.is_match(name)
+    }
+
     /// Names with their options, in the order of their indices from 1 on.
     pub fn named(&self) -> impl Iterator<Item = (&str, &ChannelOptions)> {
         self.named.iter().map(|(name, options)| (&**name, options))
@@ -281,6 +298,29 @@ mod tests {
         }
         assert!(namespaces.options(1).presence && !namespaces.options(0).presence);
         assert_eq!(namespaces.iter().count(), 3);
+    }
+
+    #[test]
+    fn a_pattern_is_for_the_name_behind_the_namespace() {
+        let with = |pattern| ChannelOptions {
+            name_pattern: NamePattern::new(pattern),
+            ..ChannelOptions::default()
+        };
+        let named = vec![("chat".to_owned(), with("^[0-9]+$"))];
+        let namespaces = Namespaces::new(with("^[a-z]+$"), named);
+        for (channel, is_name) in [
+            ("news", true),
+            ("$news", false),
+            ("7", false),
+            ("chat:7", true),
+            ("$chat:7", true),
+            ("chat:", false),
+            ("chat:7:8", false),
+        ] {
+            let index = namespaces.find(channel).expect("configured");
+            assert_eq!(namespaces.is_name(index, channel), is_name, "{channel}");
+        }
+        assert!(Namespaces::default().is_name(0, ""));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What `[channels]` and each `[namespaces.NAME]` say: the options of channels.
 
 use super::reader::{Reader, Section};
-use crate::access::{ChannelOptions, DataFormat, Grant, Namespaces};
+use crate::access::{ChannelOptions, DataFormat, Grant, NamePattern, Namespaces};
 use crate::limits;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -141,10 +141,18 @@ fn options(section: &mut Section<'_, '_>, defaults: &ChannelOptions) -> ChannelO
                 ("binary", DataFormat::Binary),
             ],
         ),
+        name_pattern: name_pattern(section),
     };
     check_history(section, &options);
     check_combinations(section, &options);
     options
+}
+
+fn name_pattern(section: &mut Section<'_, '_>) -> Option<NamePattern> {
+    let is_right = |text: &str| text.is_empty() || NamePattern::new(text).is_some();
+    let expected = "regular expression of moderate size";
+    let text = section.string("channel_regex", expected, "none", is_right)?;
+    NamePattern::new(&text).filter(|_| !text.is_empty())
 }
 
 /// `allow_WHAT_for_client`, `_subscriber` and `_anonymous`.

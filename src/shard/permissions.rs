@@ -18,6 +18,15 @@ impl Core {
         found.ok_or(ErrorCode::UnknownChannel)
     }
 
+    /// As [`Core::namespace_of`], of a channel that a client names.
+    pub(super) fn namespace_for_client(&self, channel: &str) -> Result<NamespaceIndex, ErrorCode> {
+        let namespace = self.namespace_of(channel)?;
+        if !self.settings.namespaces.is_name(namespace, channel) {
+            return Err(ErrorCode::BadRequest);
+        }
+        Ok(namespace)
+    }
+
     /// Whether a client may subscribe without token and without a service's leave.
     pub(super) fn may_subscribe(&self, slot: u32, channel: &str, grant: Grant) -> bool {
         let user = self.user(slot);
@@ -40,7 +49,7 @@ impl Core {
         channel: &str,
         data: &[u8],
     ) -> Result<NamespaceIndex, ErrorCode> {
-        let namespace = self.namespace_of(channel)?;
+        let namespace = self.namespace_for_client(channel)?;
         let options = self.settings.namespaces.options(namespace);
         if data.is_empty() {
             return Err(ErrorCode::BadRequest);

@@ -29,7 +29,7 @@ impl Core {
         since: Option<&StreamPosition<'_>>,
         reverse: bool,
     ) {
-        let allowed = self.namespace_of(channel).and_then(|namespace| {
+        let allowed = self.namespace_for_client(channel).and_then(|namespace| {
             let options = self.settings.namespaces.options(namespace);
             self.may_ask(slot, channel, options.has_history(), options.allow_history)
         });
@@ -55,7 +55,7 @@ impl Core {
     }
 
     fn may_see_presence(&mut self, slot: u32, command: u32, channel: &str) -> Option<ReplyTo> {
-        let allowed = self.namespace_of(channel).and_then(|namespace| {
+        let allowed = self.namespace_for_client(channel).and_then(|namespace| {
             let options = self.settings.namespaces.options(namespace);
             self.may_ask(slot, channel, options.presence, options.allow_presence)
         });

@@ -54,7 +54,7 @@ impl Core {
         subscribe: &Subscribe<'_>,
     ) -> Result<Start, Refused> {
         let channel: &str = &subscribe.channel;
-        let namespace = self.namespace_of(channel)?;
+        let namespace = self.namespace_for_client(channel)?;
         if subscribe.kind != 0 || subscribe.filter {
             return Err(ErrorCode::NotAvailable.into());
         }
