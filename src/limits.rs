@@ -61,6 +61,18 @@ pub const INFO_BYTES_MAX: usize = 2 * 1024;
 pub const FLAT_INFO_MAX: usize = 2 * (USER_NAME_MAX + INFO_BYTES_MAX) + 14;
 /// Bytes of a publication's tags in their flat form.
 pub const TAGS_BYTES_MAX: usize = 2 * 1024;
+/// Nodes of a filter by tags.
+pub const FILTER_NODES_MAX: usize = 64;
+/// Nodes of a filter that lie within each other, the outermost included.
+pub const FILTER_DEPTH_MAX: usize = 8;
+/// Bytes of all keys and values of a filter, each counted with [`FILTER_TEXT_OVERHEAD`] more.
+pub const FILTER_BYTES_MAX: usize = 4 * 1024;
+/// What a text takes besides its bytes: where it is and how long.
+pub const FILTER_TEXT_OVERHEAD: usize = 16;
+/// Bytes of a number in a tag or a filter; what is longer is no number.
+pub const FILTER_NUMBER_MAX: usize = 200;
+/// Digits of such a number behind the point; with more it is no number.
+pub const FILTER_FRACTION_MAX: usize = 19;
 /// Rooms that one connection may be subscribed to (error 106).
 pub const SUBSCRIPTIONS_PER_CONN_MAX: usize = 128;
 /// Milliseconds between server pings.

@@ -55,7 +55,7 @@ impl Core {
     ) -> Result<Start, Refused> {
         let channel: &str = &subscribe.channel;
         let namespace = self.namespace_for_client(channel)?;
-        if subscribe.kind != 0 || subscribe.filter {
+        if subscribe.kind != 0 || subscribe.filter != Ok(None) {
             return Err(ErrorCode::NotAvailable.into());
         }
         self.has_place(slot, channel)?;

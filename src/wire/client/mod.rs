@@ -5,12 +5,14 @@
 //! Nothing here keeps state: order and dispatch rules that need a session are the session's.
 
 mod commands;
+mod filter;
 pub mod flat;
 mod fuzz;
 pub mod json;
 pub mod protobuf;
 
 pub use commands::Commands;
+pub use filter::{BadFilter, Filter};
 pub use flat::Tags;
 pub use fuzz::fuzz_commands;
 
@@ -148,7 +150,7 @@ pub struct Recover<'a> {
 }
 
 /// Fields of `subscribe`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe<'a> {
     /// The channel.
     pub channel: Cow<'a, str>,
@@ -166,12 +168,30 @@ pub struct Subscribe<'a> {
     pub join_leave: bool,
     /// The client takes fossil deltas.
     pub delta_fossil: bool,
-    /// A tags filter is there; not offered (error 108).
-    pub filter: bool,
+    /// Which publications the client wants, by their tags; a bad filter is error 107.
+    pub filter: Result<Option<Box<Filter>>, BadFilter>,
     /// Bit 0: takes numeric channel ids. Bit 1: error 112 rather than an unrecovered subscription.
     pub flag: i64,
     /// 0 = stream; the others are not offered here (error 108).
     pub kind: i32,
+}
+
+impl Default for Subscribe<'_> {
+    fn default() -> Self {
+        Self {
+            channel: Cow::default(),
+            token: None,
+            recover: Recover::default(),
+            data: Cow::default(),
+            positioned: false,
+            recoverable: false,
+            join_leave: false,
+            delta_fossil: false,
+            filter: Ok(None),
+            flag: 0,
+            kind: 0,
+        }
+    }
 }
 
 /// A place in a channel's history.

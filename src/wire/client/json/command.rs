@@ -5,6 +5,8 @@
 //! optional string. An ordinary command allocates nothing: strings without escapes are borrowed. Data that
 //! nests costs one small allocation, the syntax check's stack.
 
+mod filter;
+
 use crate::limits::SUBSCRIPTIONS_PER_CONN_MAX;
 use crate::wire::client::{BadCommand, Command, Recover, Request, StreamPosition};
 use crate::wire::client::{Connect as ConnectRequest, Subscribe as SubscribeRequest};
@@ -129,7 +131,7 @@ fn subscribe(fields: Subscribe<'_>) -> Result<Request<'_>, BadCommand> {
         recoverable: fields.recoverable.0,
         join_leave: fields.join_leave.0,
         delta_fossil: fields.delta.0 == "fossil",
-        filter: fields.filter.is_some(),
+        filter: filter::filter(fields.filter.0),
         flag: fields.flag.0,
         kind: fields.kind.0,
     }))
@@ -252,7 +254,7 @@ object! {
         recoverable "recoverable": OrZero<bool>,
         join_leave "join_leave": OrZero<bool>,
         delta "delta": Text<'a>,
-        filter "tf": Option<AnyObject>,
+        filter "tf": Data<'a>,
         flag "flag": OrZero<i64>,
         kind "type": OrZero<i32>,
     }

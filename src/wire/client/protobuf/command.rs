@@ -4,6 +4,8 @@
 //! A length is compared with what is there before anything is allocated for it, and nesting is bounded
 //! by `prost`. A command takes memory in proportion to its bytes.
 
+mod filter;
+
 use crate::limits::SUBSCRIPTIONS_PER_CONN_MAX;
 use crate::wire::client::{BadCommand, Command, Recover, Request, StreamPosition};
 use crate::wire::client::{Connect as ConnectRequest, Subscribe as SubscribeRequest};
@@ -117,7 +119,7 @@ fn subscribe(fields: schema::Subscribe) -> Result<Request<'static>, BadCommand> 
         recoverable: fields.recoverable,
         join_leave: fields.join_leave,
         delta_fossil: fields.delta == "fossil",
-        filter: fields.filter.is_some(),
+        filter: filter::filter(&fields.filter),
         flag: fields.flag,
         kind: fields.kind,
     }))
@@ -237,9 +239,9 @@ mod schema {
         pub(super) join_leave: bool,
         #[prost(string, tag = "12")]
         pub(super) delta: String,
-        /// A tree of filters, of which only the presence matters.
-        #[prost(message, optional, tag = "13")]
-        pub(super) filter: Option<Empty>,
+        /// A tree of nodes, read by [`super::filter`].
+        #[prost(bytes = "vec", tag = "13")]
+        pub(super) filter: Vec<u8>,
         #[prost(int64, tag = "14")]
         pub(super) flag: i64,
         #[prost(int32, tag = "15")]

@@ -76,7 +76,7 @@ fn every_field_of_connect_and_subscribe_is_read() {
         recoverable: true,
         join_leave: true,
         delta: "fossil".into(),
-        filter: Some(schema::Empty {}),
+        filter: hex("12016b 1a026578"),
         flag: 3,
         kind: -1,
     };
@@ -95,7 +95,7 @@ fn every_field_of_connect_and_subscribe_is_read() {
         recoverable: true,
         join_leave: true,
         delta_fossil: true,
-        filter: true,
+        filter: filter::filter(&hex("12016b 1a026578")),
         flag: 3,
         kind: -1,
     };
