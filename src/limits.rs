@@ -39,6 +39,9 @@ pub const COMMANDS_PER_MESSAGE_MAX: usize = 1_024;
 pub const ROOM_NAME_MAX: usize = 255;
 /// Bytes of a user's name, and of a connection's public client id.
 pub const USER_NAME_MAX: usize = 255;
+/// Different filters by tags that subscribers of one room on one shard may have: each is asked once for a
+/// publication.
+pub const FILTERS_PER_VIEW_MAX: usize = 256;
 /// Bytes of what publishers call the count that their versions are of.
 pub const VERSION_EPOCH_MAX: usize = 255;
 /// Bytes of a token.

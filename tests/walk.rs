@@ -28,6 +28,7 @@ const PLAIN: LineKind = LineKind {
     encoding: Encoding::Json,
     delta: false,
     members: false,
+    filtered: 0,
 };
 
 /// Three nodes: home, subscriber's shard, service thread.

@@ -72,6 +72,8 @@ pub struct ChannelOptions {
     pub auto_cache_recover: bool,
     /// Clients may ask for fossil deltas.
     pub allow_delta: bool,
+    /// Clients may ask for the publications only whose tags match a filter.
+    pub allow_filter: bool,
     /// Every publication may be sent as a delta, not only those that say so.
     pub delta_publish: bool,
     /// Who may subscribe; `subscriber` has no meaning here.
@@ -115,6 +117,7 @@ impl Default for ChannelOptions {
             cache_recovery: false,
             auto_cache_recover: false,
             allow_delta: false,
+            allow_filter: false,
             delta_publish: false,
             allow_subscribe: Grant::default(),
             allow_publish: Grant::default(),
@@ -147,6 +150,7 @@ impl ChannelOptions {
             allow_positioning: true,
             allow_recovery: true,
             allow_delta: true,
+            allow_filter: true,
             allow_subscribe: everybody,
             allow_publish: everybody,
             allow_history: everybody,

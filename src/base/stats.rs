@@ -86,6 +86,9 @@ counters! {
         counter publications_outdated_total,
         /// Publications put on a socket, one for each subscriber.
         counter deliveries_total,
+        /// Publications that subscribers were not sent because their filter does not match the tags, one
+        /// for each subscriber.
+        counter filtered_total,
         /// Bytes received from clients.
         counter received_bytes_total,
         /// Bytes sent to clients.

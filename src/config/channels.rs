@@ -119,6 +119,7 @@ fn options(section: &mut Section<'_, '_>, defaults: &ChannelOptions) -> ChannelO
         cache_recovery: section.choice("recovery_mode", [("stream", false), ("cache", true)]),
         auto_cache_recover: section.boolean("auto_cache_recover", false),
         allow_delta: !delta.is_empty(),
+        allow_filter: section.boolean("allow_tags_filter", false),
         delta_publish: section.boolean("delta_publish", false),
         allow_subscribe: Grant {
             subscriber: false,

@@ -1,59 +1,22 @@
 //! A room on a shard that has subscribers to it: who they are and what they still have to be sent.
 //!
 //! Subscribers that see the same bytes share a **line**: the same encoding, deltas or not, joins and
-//! leaves or not. Each line in use has a tail. A publication costs one append for each line and one
-//! mark for each subscriber. A subscriber is `{connection slot, cursor}`; there is no queue per
-//! subscriber. `caught_up` counts the cursors at the tail's end: when it reaches the number of
+//! leaves or not, the same filter or none. Each line in use has a tail. A publication costs one append
+//! for each line and one mark for each subscriber. A subscriber is `{connection slot, cursor}`; there is
+//! no queue per subscriber. `caught_up` counts the cursors at the tail's end: when it reaches the number of
 //! subscribers the tail is released.
 
-use super::tail::{Cursor, Tail, TailLimits};
+mod line;
+#[cfg(test)]
+mod tests;
+
+pub use line::{Line, LineKind, Subscriber};
+
+use super::tail::TailLimits;
 use crate::base::chunk::{ChunkPool, Part};
 use crate::base::{Content, Epoch, Offset};
-use crate::wire::client::{Data, Encoding};
-
-/// What subscribers of one line have in common.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LineKind {
-    /// How their connections write the protocol.
-    pub encoding: Encoding,
-    /// They take deltas.
-    pub delta: bool,
-    /// They are told of joins and leaves.
-    pub members: bool,
-}
-
-impl LineKind {
-    /// As a number below 8, to be kept with a subscription.
-    pub fn bits(self) -> u16 {
-        u16::from(self.encoding == Encoding::Protobuf)
-            | u16::from(self.delta) << 1
-            | u16::from(self.members) << 2
-    }
-
-    /// The kind that [`LineKind::bits`] made the lowest three bits from.
-    pub fn from_bits(bits: u16) -> Self {
-        let encoding = match bits & 1 {
-            0 => Encoding::Json,
-            _ => Encoding::Protobuf,
-        };
-        Self {
-            encoding,
-            delta: bits & 2 != 0,
-            members: bits & 4 != 0,
-        }
-    }
-}
-
-/// One subscription.
-#[derive(Clone, Copy, Debug)]
-pub struct Subscriber {
-    /// What of the tail it has been sent.
-    pub cursor: Cursor,
-    /// Slot of the connection; a subscription never outlives its connection.
-    pub slot: u32,
-    /// It takes deltas and has nothing yet that one could start from.
-    pub fresh: bool,
-}
+use crate::limits::FILTERS_PER_VIEW_MAX;
+use crate::wire::client::{Data, Filter};
 
 /// What the home knows of this view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,20 +62,6 @@ impl Previous {
             bytes: &self.payload,
         }
     }
-}
-
-/// The subscribers of one kind and their tail. Invariant: `caught_up` = subscribers whose cursor is at
-/// the end.
-#[derive(Debug)]
-pub struct Line {
-    kind: LineKind,
-    subscribers: Vec<Subscriber>,
-    tail: Tail,
-    /// End of the tail when `turn` began: what flushes before it have offered.
-    offered: Cursor,
-    turn: u64,
-    caught_up: u32,
-    fresh: u32,
 }
 
 /// See the module documentation.
@@ -182,7 +131,7 @@ impl View {
 
     /// The line of this kind.
     pub fn line(&self, kind: LineKind) -> Option<&Line> {
-        self.lines.iter().find(|line| line.kind == kind)
+        self.place(kind).and_then(|at| self.lines.get(at))
     }
 
     /// Whether nobody subscribes or waits to.
@@ -246,13 +195,46 @@ impl View {
         self.recovering -= 1;
     }
 
+    /// The kind of the line that is like `kind` and has this filter; `None` when the view has too many
+    /// filters. The line is its first subscriber's, and may become another filter's after its last one's.
+    pub fn filtered(&mut self, kind: LineKind, filter: Box<Filter>) -> Option<LineKind> {
+        let of_place = |at: usize| LineKind {
+            filtered: at as u16 + 1,
+            ..kind
+        };
+        let is_same = |(at, line): (usize, &Line)| {
+            line.kind == of_place(at) && line.filter.as_ref() == Some(&filter)
+        };
+        if let Some(at) = self.lines.iter().enumerate().position(is_same) {
+            return Some(of_place(at));
+        }
+        let is_free = |line: &Line| line.filter.is_some() && line.subscribers.is_empty();
+        let at = match self.lines.iter().position(is_free) {
+            Some(at) => {
+                self.lines[at] = Line::new(of_place(at));
+                at
+            }
+            None => {
+                let filters = self.lines.iter().filter(|line| line.filter.is_some());
+                if filters.count() >= FILTERS_PER_VIEW_MAX {
+                    return None;
+                }
+                let at = self.lines.len();
+                self.lines.push(Line::new(of_place(at)));
+                at
+            }
+        };
+        self.lines[at].filter = Some(filter);
+        Some(of_place(at))
+    }
+
     /// Adds a subscriber that gets everything from now on; returns its index in its line. `since` is
     /// the offset of the last publication that it has been given, if it has been given any.
     pub fn subscribe(&mut self, slot: u32, kind: LineKind, since: Option<Offset>) -> u32 {
         assert!(self.is_live(), "subscribers join a live view");
         let previous = self.previous.as_ref().map(|previous| previous.offset);
         let fresh = kind.delta && (since.is_none() || since != previous);
-        let line = match self.lines.iter_mut().position(|line| line.kind == kind) {
+        let line = match self.place(kind) {
             Some(at) => &mut self.lines[at],
             None => {
                 // Most rooms have one line and never a second.
@@ -413,241 +395,21 @@ impl View {
             .for_each(|line| line.invariants(&self.room));
     }
 
+    /// Where the line of this kind is.
+    fn place(&self, kind: LineKind) -> Option<usize> {
+        match kind.filtered {
+            0 => self.lines.iter().position(|line| line.kind == kind),
+            place => Some(usize::from(place) - 1),
+        }
+    }
+
     fn line_mut(&mut self, kind: LineKind) -> &mut Line {
-        let line = self.lines.iter_mut().find(|line| line.kind == kind);
-        line.expect("a subscriber has a line")
-    }
-}
-
-impl Line {
-    fn new(kind: LineKind) -> Self {
-        Self {
-            kind,
-            subscribers: Vec::new(),
-            tail: Tail::default(),
-            offered: 0,
-            turn: 0,
-            caught_up: 0,
-            fresh: 0,
-        }
-    }
-
-    /// What its subscribers have in common.
-    pub fn kind(&self) -> LineKind {
-        self.kind
-    }
-
-    /// The subscribers, in no order.
-    pub fn subscribers(&self) -> &[Subscriber] {
-        &self.subscribers
-    }
-
-    /// The tail.
-    pub fn tail(&self) -> &Tail {
-        &self.tail
-    }
-
-    /// Whether a delta would find anybody without what it starts from.
-    pub fn has_fresh(&self) -> bool {
-        self.fresh > 0
-    }
-
-    /// Whether any subscriber lags.
-    pub fn is_lagging(&self) -> bool {
-        (self.caught_up as usize) < self.subscribers.len()
-    }
-
-    fn invariants(&self, room: &str) {
-        let end = self.tail.end();
-        let subscribers = self.subscribers.iter();
-        assert!(subscribers.clone().all(|one| one.cursor <= end));
-        let caught_up = subscribers.clone().filter(|one| one.cursor == end);
-        assert_eq!(
-            caught_up.count(),
-            self.caught_up as usize,
-            "caught_up of {room}"
+        let at = self.place(kind).expect("a subscriber has a line");
+        let line = &mut self.lines[at];
+        debug_assert_eq!(
+            line.kind, kind,
+            "a line is one kind's while it has subscribers"
         );
-        let fresh = subscribers.filter(|one| one.fresh).count();
-        assert_eq!(fresh, self.fresh as usize, "fresh of {room}");
-        if !self.is_lagging() {
-            assert_eq!(
-                self.tail.held_bytes(),
-                0,
-                "nobody lags, yet {room} holds a tail"
-            );
-        }
-    }
-
-    fn release_when_caught_up(&mut self, pool: &mut ChunkPool) {
-        if !self.is_lagging() {
-            self.tail.release(pool);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: TailLimits = TailLimits {
-        bytes: 8 * 1024,
-        age_ms: 1_000,
-    };
-
-    fn live() -> View {
-        let mut view = View::new("news");
-        view.announced();
-        assert!(view.admitted(Epoch(1), Offset(0)).is_empty());
-        view
-    }
-
-    const PLAIN: LineKind = LineKind {
-        encoding: Encoding::Json,
-        delta: false,
-        members: false,
-    };
-
-    fn publish(view: &mut View, offset: u64, payload: &[u8], turn: u64, pool: &mut ChunkPool) {
-        view.advance(Offset(offset));
-        for at in 0..view.lines().len() {
-            view.append(at, (b"<", payload), (turn, 0), LIMITS, pool);
-        }
-    }
-
-    fn taken(view: &mut View, index: u32, pool: &mut ChunkPool) -> (Taken, Vec<u8>) {
-        let (mut parts, mut bytes) = (Vec::new(), Vec::new());
-        let taken = view.take(PLAIN, index, 16, &mut parts, pool);
-        parts.iter().for_each(|part| part.copy_to(&mut bytes));
-        view.invariants();
-        (taken, bytes)
-    }
-
-    #[test]
-    fn a_subscriber_gets_what_was_published_after_it_joined_and_nothing_twice() {
-        let (mut view, mut pool) = (live(), ChunkPool::default());
-        let early = view.subscribe(1, PLAIN, None);
-        publish(&mut view, 1, b"a>", 1, &mut pool);
-        let late = view.subscribe(2, PLAIN, None);
-        publish(&mut view, 2, b"b>", 1, &mut pool);
-        assert_eq!(
-            taken(&mut view, early, &mut pool),
-            (Taken::All, b"<a><b>".to_vec())
-        );
-        assert_eq!(taken(&mut view, early, &mut pool), (Taken::All, vec![]));
-        assert!(view.lines()[0].is_lagging());
-        assert_eq!(
-            taken(&mut view, late, &mut pool),
-            (Taken::All, b"<b>".to_vec())
-        );
-        assert_eq!(
-            view.lines()[0].tail().held_bytes(),
-            0,
-            "released once nobody lags"
-        );
-    }
-
-    #[test]
-    fn the_last_subscriber_takes_the_place_of_one_that_leaves() {
-        let (mut view, mut pool) = (live(), ChunkPool::default());
-        for slot in [10, 11, 12] {
-            view.subscribe(slot, PLAIN, None);
-        }
-        publish(&mut view, 1, b"x", 1, &mut pool);
-        assert_eq!(view.unsubscribe(PLAIN, 0, &mut pool), Some(12));
-        assert_eq!(view.unsubscribe(PLAIN, 1, &mut pool), None);
-        assert_eq!(taken(&mut view, 0, &mut pool).1, b"<x");
-        view.unsubscribe(PLAIN, 0, &mut pool);
-        assert!(view.is_empty() && view.lines()[0].tail().held_bytes() == 0);
-    }
-
-    #[test]
-    fn a_laggard_is_lost_and_the_tail_stays_bounded() {
-        let (mut view, mut pool) = (live(), ChunkPool::default());
-        let (slow, quick) = (
-            view.subscribe(1, PLAIN, None),
-            view.subscribe(2, PLAIN, None),
-        );
-        for offset in 1..=1_000 {
-            publish(&mut view, offset, &[0; 99], offset, &mut pool);
-            assert_eq!(taken(&mut view, quick, &mut pool).0, Taken::All);
-            assert!(
-                view.lines()[0].tail().held_bytes()
-                    <= LIMITS.bytes + crate::limits::CHUNK_BYTES_MAX
-            );
-        }
-        assert_eq!(taken(&mut view, slow, &mut pool).0, Taken::Lost);
-    }
-
-    #[test]
-    fn a_burst_within_one_turn_makes_nobody_slow() {
-        let (mut view, mut pool) = (live(), ChunkPool::default());
-        let reader = view.subscribe(1, PLAIN, None);
-        for offset in 1..=1_000 {
-            publish(&mut view, offset, &[0; 99], 7, &mut pool);
-        }
-        let (taken, bytes) = taken(&mut view, reader, &mut pool);
-        assert_eq!((taken, bytes.len()), (Taken::All, 100_000));
-    }
-
-    #[test]
-    #[should_panic(expected = "in order, without gap")]
-    fn a_gap_between_cores_is_a_bug_of_ours() {
-        live().advance(Offset(2));
-    }
-
-    #[test]
-    fn each_kind_of_subscriber_reads_its_own_line() {
-        let (mut view, mut pool) = (live(), ChunkPool::default());
-        let members = LineKind {
-            members: true,
-            ..PLAIN
-        };
-        assert_eq!(LineKind::from_bits(members.bits() | 0x100), members);
-        view.subscribe(1, PLAIN, None);
-        view.subscribe(2, members, None);
-        view.append(1, (b"", b"join"), (1, 0), LIMITS, &mut pool);
-        assert_eq!(taken(&mut view, 0, &mut pool), (Taken::All, vec![]));
-        let mut parts = Vec::new();
-        assert_eq!(view.take(members, 0, 16, &mut parts, &mut pool), Taken::All);
-        assert_eq!(parts.iter().map(Part::len).sum::<usize>(), 4);
-        view.unsubscribe(members, 0, &mut pool);
-        assert_eq!(view.subscribers(), 1);
-        view.invariants();
-    }
-
-    #[test]
-    fn a_delta_reaches_only_who_has_what_it_starts_from() {
-        let (mut view, mut pool) = (live(), ChunkPool::default());
-        let delta = LineKind {
-            delta: true,
-            ..PLAIN
-        };
-        view.subscribe(1, delta, None);
-        assert!(view.lines()[0].has_fresh(), "it has nothing yet");
-        view.advance(Offset(1));
-        view.append(0, (b"", b"full"), (1, 0), LIMITS, &mut pool);
-        view.ripen_all(0);
-        let data = Data {
-            content: Content::Json,
-            bytes: b"1",
-        };
-        view.remember(Offset(1), data);
-        assert_eq!(view.previous().map(Previous::data), Some(data));
-        view.subscribe(2, delta, Some(Offset(1)));
-        assert!(!view.lines()[0].has_fresh(), "recovered up to the base");
-        let late = view.subscribe(3, delta, Some(Offset(0)));
-        assert!(view.lines()[0].has_fresh());
-        view.pass_over(delta, late, &mut pool);
-        view.ripen_all(0);
-        assert!(!view.lines()[0].has_fresh());
-        view.leave_out(delta, late, &mut pool);
-        view.leave_out(delta, late, &mut pool);
-        assert!(view.lines()[0].has_fresh(), "it has not got the base");
-        view.invariants();
-        for _ in 0..3 {
-            view.unsubscribe(delta, 0, &mut pool);
-        }
-        view.remember(Offset(2), data);
-        assert!(view.previous().is_none(), "nobody takes deltas any more");
+        line
     }
 }

@@ -65,9 +65,9 @@ impl SubRef {
     }
 }
 
-/// What kind of subscription; the lowest three bits are its line's [`LineKind`].
+/// What kind of subscription; [`LineKind::BITS`] are its line's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SubFlags(u16);
+pub(super) struct SubFlags(u32);
 
 impl SubFlags {
     /// Not a subscriber yet: the home has not answered.
@@ -98,6 +98,12 @@ impl SubFlags {
 
     pub(super) fn kind(self) -> LineKind {
         LineKind::from_bits(self.0)
+    }
+
+    /// The same, of another line.
+    #[must_use]
+    pub(super) fn with_kind(self, kind: LineKind) -> Self {
+        Self(self.0 & !LineKind::BITS | kind.bits())
     }
 
     pub(super) fn has(self, flag: Self) -> bool {

@@ -215,8 +215,7 @@ impl Core {
             .conns
             .get_mut(slot)
             .and_then(|conn| conn.extra.as_mut());
-        let subs = extra.map(|extra| &mut extra.subs);
-        let Some(sub) = subs.and_then(|subs| subs.iter_mut().find(|sub| sub.view == view)) else {
+        let Some(sub) = extra.and_then(|extra| extra.sub_mut(view)) else {
             return;
         };
         sub.refreshing = false;

@@ -106,8 +106,7 @@ impl Core {
             .conns
             .get_mut(slot)
             .and_then(|conn| conn.extra.as_mut());
-        let subs = extra.map(|extra| &mut extra.subs);
-        if let Some(sub) = subs.and_then(|subs| subs.iter_mut().find(|sub| sub.view == view)) {
+        if let Some(sub) = extra.and_then(|extra| extra.sub_mut(view)) {
             sub.refreshing = true;
         }
     }

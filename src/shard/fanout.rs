@@ -91,7 +91,7 @@ impl Core {
         self.encoded.begin();
         let excluded = exclude.and_then(|conn| self.pass_over_begin(conn, id));
         let limits = self.tail_limits();
-        let (mut deliveries, mut slow) = (0, Vec::new());
+        let (mut deliveries, mut filtered, mut slow) = (0, 0, Vec::new());
         let Self {
             views,
             conns,
@@ -104,7 +104,12 @@ impl Core {
         let view = views.get_mut(id.index, id.generation).expect("seen above");
         for at in 0..view.lines().len() {
             let line = &view.lines()[at];
-            if line.subscribers().is_empty() {
+            let subscribers = line.subscribers().len() as u64;
+            if subscribers == 0 {
+                continue;
+            }
+            if !line.wants(publication.tags) {
+                filtered += subscribers;
                 continue;
             }
             let kind = line.kind();
@@ -127,14 +132,15 @@ impl Core {
             for subscriber in view.lines()[at].subscribers() {
                 dirty.mark(subscriber.slot);
             }
-            deliveries += view.lines()[at].subscribers().len() as u64;
+            let is_of_excluded = excluded.is_some_and(|(of_excluded, _)| of_excluded == kind);
+            deliveries += subscribers - u64::from(is_of_excluded);
         }
         view.remember(offset, data);
         if let Some((kind, index)) = excluded {
             view.leave_out(kind, index, pool);
-            deliveries -= 1;
         }
         self.stats.shard.deliveries_total.add(deliveries);
+        self.stats.shard.filtered_total.add(filtered);
         for slot in slow {
             self.close(slot, CloseReason::Slow);
         }

@@ -2,7 +2,7 @@
 
 use super::connect::Identity;
 use crate::base::{Content, Epoch, Offset, Overrides, ViewId};
-use crate::wire::client::Data;
+use crate::wire::client::{Data, Filter};
 use std::collections::VecDeque;
 
 /// Bytes that a connection keeps, and what they are.
@@ -95,6 +95,11 @@ impl Extra {
         self.subs.iter().find(|sub| sub.view == view)
     }
 
+    /// The same, to be changed.
+    pub(super) fn sub_mut(&mut self, view: ViewId) -> Option<&mut SubExtra> {
+        self.subs.iter_mut().find(|sub| sub.view == view)
+    }
+
     /// The earliest expiry in unix seconds, of the connection or a subscription; `u64::MAX` for none.
     pub(super) fn next_expiry_s(&self) -> u64 {
         let subs = self.subs.iter().map(|sub| sub.expire_at_s);
@@ -118,6 +123,8 @@ pub(super) struct SubExtra {
     pub(super) since: Offset,
     /// A service is being asked for a refresh.
     pub(super) refreshing: bool,
+    /// What it wants, until it is a subscriber: from then on its line knows.
+    pub(super) filter: Option<Box<Filter>>,
 }
 
 /// What a service was asked.
@@ -192,6 +199,8 @@ pub(super) struct Start {
     pub(super) chan_info: Blob,
     pub(super) data: Blob,
     pub(super) overrides: Overrides,
+    /// Publications wanted; `None` for all.
+    pub(super) filter: Option<Box<Filter>>,
 }
 
 /// A `connect` whose server-side subscriptions are being made.

@@ -55,11 +55,18 @@ impl Core {
     ) -> Result<Start, Refused> {
         let channel: &str = &subscribe.channel;
         let namespace = self.namespace_for_client(channel)?;
-        if subscribe.kind != 0 || subscribe.filter != Ok(None) {
+        let options = self.settings.namespaces.options(namespace);
+        let Ok(filter) = &subscribe.filter else {
+            return Err(ErrorCode::BadRequest.into());
+        };
+        if subscribe.kind != 0 || filter.is_some() && !options.allow_filter {
             return Err(ErrorCode::NotAvailable.into());
         }
+        if filter.is_some() && subscribe.delta_fossil {
+            // A delta starts from the publication before, which the filter may have kept away.
+            return Err(ErrorCode::BadRequest.into());
+        }
         self.has_place(slot, channel)?;
-        let options = self.settings.namespaces.options(namespace);
         let may_see = |grant| self.is_granted(slot, channel, grant);
         let may_history = may_see(options.allow_history);
         let mut start = Start {
@@ -73,6 +80,7 @@ impl Core {
             strict: subscribe.flag & 2 != 0,
             epoch: Epoch::wanted(&subscribe.recover.since.epoch),
             offset: Offset(subscribe.recover.since.offset),
+            filter: filter.clone(),
             ..Start::default()
         };
         if let Some(token) = &subscribe.token {
@@ -217,6 +225,7 @@ impl Core {
                 data: start.data,
                 since: start.offset,
                 refreshing: false,
+                filter: start.filter,
             });
         }
         let view = self
@@ -352,19 +361,32 @@ impl Core {
         let conn = conns.get_mut(slot).expect("whoever waits is connected");
         let sub = conn.subs.iter_mut().find(|sub| sub.view == id);
         let sub = sub.expect("whoever waits knows the view");
-        let (command, kind) = (sub.place, sub.flags.kind());
+        let (command, mut kind) = (sub.place, sub.flags.kind());
+        let extra = conn.extra.as_deref_mut();
+        let filter = extra.and_then(|extra| extra.sub_mut(id)?.filter.take());
+        if let Some(filter) = &filter {
+            let Some(filtered) = view.filtered(kind, filter.clone()) else {
+                return self.refuse_sub(slot, id, ErrorCode::LimitExceeded);
+            };
+            kind = filtered;
+        }
         let enters_now = sub.flags.has(SubFlags::PRESENT) && sub.flags.may_be_refused();
         if sub.is_recovering() {
             view.end_recovery();
         }
         sub.flags = sub
             .flags
+            .with_kind(kind)
             .with(SubFlags::WAITING, false)
             .with(SubFlags::RECOVERING, false);
         let flags = sub.flags;
         let publications: Vec<Publication<'_>> = missed
             .iter()
             .flat_map(|missed| flat::publications(missed.publications))
+            .filter(|publication| match &filter {
+                Some(filter) => filter.matches(publication.tags),
+                None => true,
+            })
             .collect();
         let last = publications.last().map(|last| Offset(last.offset));
         sub.place = view.subscribe(slot, kind, last);
@@ -534,6 +556,7 @@ fn effective(start: &Start, options: &ChannelOptions, encoding: Encoding) -> Sub
         encoding,
         delta: start.delta && options.allow_delta,
         members: emits && (forced || start.join_leave),
+        filtered: 0,
     };
     let recoverable = start.recoverable || force_recovery.unwrap_or(options.force_recovery);
     let positioned = start.positioned || force_positioning.unwrap_or(options.force_positioning);
@@ -541,7 +564,8 @@ fn effective(start: &Start, options: &ChannelOptions, encoding: Encoding) -> Sub
     let extra = start.expire_at_s != 0
         || start.offset != Offset(0)
         || !start.chan_info.is_empty()
-        || !start.data.is_empty();
+        || !start.data.is_empty()
+        || start.filter.is_some();
     SubFlags::of(kind)
         .with(SubFlags::RECOVERABLE, recoverable && has_history)
         .with(SubFlags::POSITIONED, positioned && has_history)
