@@ -240,15 +240,18 @@ impl Reading {
         within(self.depth <= FILTER_DEPTH_MAX && self.nodes <= FILTER_NODES_MAX)
     }
 
-    /// The node ends that began last.
-    pub(super) fn leave(&mut self) {
-        self.depth -= 1;
+    /// One of the `vals` of a node.
+    pub(super) fn value(&mut self, value: &str) -> Result<(), BadFilter> {
+        self.bytes += value.len() + FILTER_TEXT_OVERHEAD;
+        within(self.bytes <= FILTER_BYTES_MAX)
     }
 
-    /// A key or a value.
-    pub(super) fn text(&mut self, text: &str) -> Result<(), BadFilter> {
-        self.bytes += text.len() + FILTER_TEXT_OVERHEAD;
-        within(self.bytes <= FILTER_BYTES_MAX)
+    /// The node ends that began last. An empty key or value counts as absent.
+    pub(super) fn leave(&mut self, draft: &Draft<'_>) -> Result<(), BadFilter> {
+        self.depth -= 1;
+        let texts = [&draft.key, &draft.val].into_iter();
+        let mut present = texts.filter(|text| !text.is_empty());
+        present.try_for_each(|text| self.value(text))
     }
 }
 
@@ -342,3 +345,6 @@ fn ascending(mut values: Vec<Box<str>>) -> Box<[Box<str>]> {
     values.dedup();
     values.into()
 }
+
+#[cfg(test)]
+mod tests;

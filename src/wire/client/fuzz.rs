@@ -1,8 +1,8 @@
 //! What a fuzzer checks of the client protocol, callable from a plain test as well.
 
 use super::{
-    BadCommand, ClientInfo, Command, Commands, Data, Encoding, Publication, Push, Reply, Request,
-    Tags, flat, write_push, write_reply,
+    BadCommand, ClientInfo, Command, Commands, Data, Encoding, Filter, Publication, Push, Reply,
+    Request, Tags, flat, write_push, write_reply,
 };
 use crate::base::Content;
 use crate::limits::{COMMANDS_PER_MESSAGE_MAX, SUBSCRIPTIONS_PER_CONN_MAX};
@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 /// Reads `bytes` as a client message and panics when the parser breaks a promise: it ends with its
 /// first error and within its bounds, it reads the same with a pause behind each command, and what it
-/// reads can be written to every client. The bytes serve as a list of publications too.
+/// reads can be written to every client. The bytes serve as a list of publications too, and as tags that
+/// the filters are asked about.
 pub fn fuzz_commands(encoding: Encoding, bytes: &[u8]) {
     let commands: Vec<_> = Commands::new(encoding, bytes).collect();
     assert!(!commands.is_empty(), "an empty message is an error");
@@ -22,6 +23,11 @@ pub fn fuzz_commands(encoding: Encoding, bytes: &[u8]) {
     check_pauses(encoding, bytes, &commands);
     for command in commands.iter().flatten() {
         check_request(encoding, &command.request);
+        if let Request::Subscribe(subscribe) = &command.request
+            && let Ok(Some(filter)) = &subscribe.filter
+        {
+            check_filter(filter, bytes);
+        }
     }
     check_flat(bytes);
 }
@@ -69,6 +75,29 @@ fn check_request(encoding: Encoding, request: &Request<'_>) {
         | Request::SubRefresh { channel, .. } => check_channel(channel),
         Request::Send { data } | Request::Rpc { data, .. } => check_data(encoding, "c", data),
         Request::Pong | Request::Ping | Request::Refresh { .. } => {}
+    }
+}
+
+/// Tags that are said twice are the same tags, whatever they are.
+fn check_filter(filter: &Filter, bytes: &[u8]) {
+    let numbers = [("k", "-10.50"), ("n", "9"), ("lang", "en"), ("", "")];
+    let texts = bytes
+        .chunks(3)
+        .filter_map(|text| std::str::from_utf8(text).ok());
+    let texts: Vec<&str> = texts.take(64).collect();
+    let pairs = texts.iter().zip(texts.iter().skip(1));
+    let mut tags = Vec::new();
+    for (key, value) in numbers.into_iter().chain(pairs.map(|(k, v)| (*k, *v))) {
+        flat::push_tag(&mut tags, key, value);
+    }
+    for tags in [&[][..], bytes, &tags] {
+        let mut again = Vec::new();
+        let pairs = || Tags::from_flat(tags).iter();
+        for (key, value) in pairs().chain(pairs()) {
+            flat::push_tag(&mut again, key, value);
+        }
+        let matches = filter.matches(Tags::from_flat(tags));
+        assert_eq!(matches, filter.matches(Tags::from_flat(&again)));
     }
 }
 

@@ -38,13 +38,6 @@ impl Reader {
             E::custom(bad)
         })
     }
-
-    fn text<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<Text<'de>, M::Error> {
-        let text: Text<'_> = map.next_value()?;
-        let counted = self.reading.text(&text.0);
-        self.check(counted)?;
-        Ok(text)
-    }
 }
 
 /// A node; `null` is an empty one.
@@ -58,7 +51,8 @@ impl<'de> DeserializeSeed<'de> for AnyNode<'_> {
         self.0.check(entered)?;
         let reader = &mut *self.0;
         let draft = deserializer.deserialize_any(AnyNode(reader))?;
-        self.0.reading.leave();
+        let left = self.0.reading.leave(&draft);
+        self.0.check(left)?;
         Ok(draft)
     }
 }
@@ -76,8 +70,8 @@ impl<'de> Visitor<'de> for AnyNode<'_> {
             match name.as_ref() {
                 "op" => draft.op = map.next_value::<Text<'_>>()?.0,
                 "cmp" => draft.cmp = map.next_value::<Text<'_>>()?.0,
-                "key" => draft.key = self.0.text(&mut map)?.0,
-                "val" => draft.val = self.0.text(&mut map)?.0,
+                "key" => draft.key = map.next_value::<Text<'_>>()?.0,
+                "val" => draft.val = map.next_value::<Text<'_>>()?.0,
                 "vals" => draft.vals = map.next_value_seed(Values(self.0))?,
                 "nodes" => draft.nodes = map.next_value_seed(Nodes(self.0))?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
@@ -139,7 +133,7 @@ fn next_value<'de, S: SeqAccess<'de>>(
     let Some(Text(value)) = seq.next_element()? else {
         return Ok(None);
     };
-    let counted = reader.reading.text(&value);
+    let counted = reader.reading.value(&value);
     reader.check(counted)?;
     Ok(Some(value.into()))
 }

@@ -30,19 +30,18 @@ fn node<'a>(mut fields: &'a [u8], reading: &mut Reading) -> Result<Draft<'a>, Ba
             continue;
         }
         let text = std::str::from_utf8(bytes).map_err(|_| BadFilter::Malformed)?;
-        // The names of operations and comparisons are not kept.
-        if !matches!(field, 1 | 3) {
-            reading.text(text)?;
-        }
         match field {
             1 => draft.op = Cow::Borrowed(text),
             2 => draft.key = Cow::Borrowed(text),
             3 => draft.cmp = Cow::Borrowed(text),
             4 => draft.val = Cow::Borrowed(text),
-            _ => draft.vals.push(text.into()),
+            _ => {
+                reading.value(text)?;
+                draft.vals.push(text.into());
+            }
         }
     }
-    reading.leave();
+    reading.leave(&draft)?;
     Ok(draft)
 }
 
