@@ -41,7 +41,7 @@ pub const ROOM_NAME_MAX: usize = 255;
 pub const USER_NAME_MAX: usize = 255;
 /// Different filters by tags that subscribers of one room on one shard may have: each is asked once for a
 /// publication.
-pub const FILTERS_PER_VIEW_MAX: usize = 256;
+pub const FILTERS_PER_VIEW_MAX: usize = 128;
 /// Bytes of what publishers call the count that their versions are of.
 pub const VERSION_EPOCH_MAX: usize = 255;
 /// Bytes of a token.
@@ -65,7 +65,7 @@ pub const FLAT_INFO_MAX: usize = 2 * (USER_NAME_MAX + INFO_BYTES_MAX) + 14;
 /// Bytes of a publication's tags in their flat form.
 pub const TAGS_BYTES_MAX: usize = 2 * 1024;
 /// Nodes of a filter by tags.
-pub const FILTER_NODES_MAX: usize = 64;
+pub const FILTER_NODES_MAX: usize = 32;
 /// Nodes of a filter that lie within each other, the outermost included.
 pub const FILTER_DEPTH_MAX: usize = 8;
 /// Bytes of all keys and values of a filter, each counted with [`FILTER_TEXT_OVERHEAD`] more.
