@@ -11,6 +11,7 @@ import { ENCODINGS } from "./sdk.mjs";
 import commands from "./commands.mjs";
 import connections from "./connections.mjs";
 import delta from "./delta.mjs";
+import filters from "./filters.mjs";
 import orders from "./orders.mjs";
 import recovery from "./recovery.mjs";
 import tokens from "./tokens.mjs";
@@ -58,7 +59,7 @@ if (!existsSync(BINARY)) {
   console.log(`there is no ${BINARY}: cargo build --release, or name a broker with RINGCAST_BIN`);
   process.exit(1);
 }
-const tests = { ...connections, ...commands, ...recovery, ...delta, ...tokens, ...orders };
+const tests = { ...connections, ...commands, ...recovery, ...delta, ...tokens, ...orders, ...filters };
 const part = process.argv[2] ?? "";
 let passed = 0;
 let failed = 0;
