@@ -138,17 +138,15 @@ fn functions(text: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_test_that_the_matrix_names_exists() {
     let mut texts: Vec<String> = sources().into_iter().map(|(_, text)| text).collect();
-    for file in [
-        "js/connections.mjs",
-        "js/commands.mjs",
-        "js/recovery.mjs",
-        "js/delta.mjs",
-        "js/tokens.mjs",
-        "js/orders.mjs",
-        "python/interop.py",
-    ] {
-        let path = root().join("tests/interop").join(file);
-        texts.push(fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}")));
+    for directory in ["js", "python"] {
+        let directory = root().join("tests/interop").join(directory);
+        for entry in fs::read_dir(&directory).expect("the directory") {
+            let path = entry.expect("an entry").path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            if matches!(extension, Some("mjs" | "py")) {
+                texts.push(fs::read_to_string(&path).expect("a text"));
+            }
+        }
     }
     let known: HashSet<&str> = texts.iter().flat_map(|text| functions(text)).collect();
     let document = "docs/client-protocol.md";
