@@ -391,6 +391,7 @@ fn settings(
     settings.epoch_seed = shared.header.epoch_seed;
     settings.incarnation = shared.header.incarnation;
     settings.histories_bytes = config.history.bytes_per_shard;
+    settings.homes_max = config.channels_per_shard;
     settings.connections_max = connections_max;
     let Timing {
         upgrade_ms,

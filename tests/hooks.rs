@@ -295,6 +295,15 @@ fn a_service_gives_orders_to_the_connections_of_a_user() {
     for client in &mut clients {
         assert_eq!(client.push().data, 7);
     }
+    let refresh = Order {
+        expire_at_s: 4_102_444_800,
+        client: &clients[0].id.clone(),
+        ..Order::new(OrderKind::Refresh, "42")
+    };
+    upstream.order(&refresh).unwrap();
+    let push = clients[0].document("the new expiry")["push"]["refresh"].clone();
+    assert_eq!(push["expires"], true, "{push}");
+    assert!(push["ttl"].as_u64() > Some(1_000_000), "{push}");
     let unsubscribe = Order {
         channel: "team",
         client: &clients[0].id.clone(),

@@ -43,6 +43,8 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// Client connections of one shard; `None` for what the descriptor limit allows.
     pub connections_per_shard: Option<usize>,
+    /// Channels that one shard keeps order, history and presence of.
+    pub channels_per_shard: usize,
     /// What clients may do, whatever the channel.
     pub client: ClientConfig,
     /// Pages that may connect.
@@ -273,7 +275,7 @@ fn read(reader: &mut Reader<'_>, basis: Basis, cores_here: &[usize]) -> Config {
         admin,
         path,
     } = listen(&mut reader.section("listen"));
-    let (shards, cores, connections_per_shard) = shards(&mut reader.section("shards"), cores_here);
+    let shards = shards(&mut reader.section("shards"), cores_here);
     let mut section = reader.section("client");
     let mut client = client(&mut section);
     client.allow_anonymous |= demo;
@@ -301,9 +303,10 @@ fn read(reader: &mut Reader<'_>, basis: Basis, cores_here: &[usize]) -> Config {
         path,
         upstream,
         admin,
-        shards,
-        cores,
-        connections_per_shard,
+        shards: shards.count,
+        cores: shards.cores,
+        connections_per_shard: shards.connections,
+        channels_per_shard: shards.channels,
         client,
         origins: Origins::new(origins),
         hooks,
@@ -363,7 +366,16 @@ fn listen(section: &mut Section<'_, '_>) -> Listen {
     listen
 }
 
-fn shards(section: &mut Section<'_, '_>, cores_here: &[usize]) -> (u16, Vec<usize>, Option<usize>) {
+struct Shards {
+    count: u16,
+    cores: Vec<usize>,
+    /// Each; `None` for what the descriptor limit allows.
+    connections: Option<usize>,
+    /// Each.
+    channels: usize,
+}
+
+fn shards(section: &mut Section<'_, '_>, cores_here: &[usize]) -> Shards {
     let is_here = |text: &str| {
         let cores = raw::core_list(text);
         cores.is_some_and(|cores| cores.iter().all(|core| cores_here.contains(core)))
@@ -372,14 +384,20 @@ fn shards(section: &mut Section<'_, '_>, cores_here: &[usize]) -> (u16, Vec<usiz
     let cores = section.string("cores", expected, "all", is_here);
     let cores = cores.and_then(|text| raw::core_list(&text));
     let cores = cores.unwrap_or_else(|| cores_here.to_vec());
-    let shards = section.integer_or("count", 1..=limits::SHARDS_MAX as u64, "one per core");
-    let shards = shards.unwrap_or(cores.len().clamp(1, limits::SHARDS_MAX) as u64);
+    let count = section.integer_or("count", 1..=limits::SHARDS_MAX as u64, "one per core");
+    let count = count.unwrap_or(cores.len().clamp(1, limits::SHARDS_MAX) as u64);
     let connections = section.integer_or(
         "connections_per_shard",
         1..=limits::SLOTS_PER_SHARD_MAX as u64,
         "what the descriptor limit allows",
     );
-    (shards as u16, cores, connections.map(|most| most as usize))
+    let channels_max = limits::HOMES_PER_SHARD_MAX as u64;
+    Shards {
+        count: count as u16,
+        cores,
+        connections: connections.map(|most| most as usize),
+        channels: section.integer("channels_per_shard", 1..=channels_max, channels_max) as usize,
+    }
 }
 
 fn client(section: &mut Section<'_, '_>) -> ClientConfig {

@@ -269,12 +269,10 @@ impl Core {
             })
             .collect();
         let client = self.client_id(id);
-        // A connection that a service refreshes does not refresh itself.
-        let by_hook = self.settings.clients.refresh_hook;
         let result = ConnectResult {
             client: client.as_str(),
             version: self.settings.version,
-            ttl_s: if by_hook { 0 } else { self.ttl_s(expire_at_s) },
+            ttl_s: self.told_ttl_s(expire_at_s),
             data: data.data(),
             subs: &subs,
             ping_s: if is_app_ping {
@@ -285,6 +283,14 @@ impl Core {
             pong: is_app_ping,
         };
         self.reply(slot, command, &Reply::Connect(&result));
+    }
+
+    /// What a connection is told of its expiry: one that a service refreshes does not refresh itself.
+    pub(super) fn told_ttl_s(&self, expire_at_s: u64) -> u32 {
+        match self.settings.clients.refresh_hook {
+            true => 0,
+            false => self.ttl_s(expire_at_s),
+        }
     }
 
     /// Seconds until an expiry (unix seconds), at least 1; 0 for none.

@@ -103,5 +103,7 @@ impl Core {
             extra.conn_info = Blob::new(order.info_content, order.info);
         }
         self.arm_expiry(slot);
+        let ttl_s = self.told_ttl_s(order.expire_at_s);
+        self.push(slot, "", &Push::Refresh { ttl_s });
     }
 }

@@ -504,6 +504,11 @@ pub enum Push<'a> {
     Subscribe(&'a SubscribeResult<'a>),
     /// A message to the connection.
     Message(Data<'a>),
+    /// The server has moved the connection's expiry.
+    Refresh {
+        /// Seconds after which it expires unless refreshed; 0 when it does not.
+        ttl_s: u32,
+    },
 }
 
 /// Writes the answer to command `id`, as one document (JSON) or one length-prefixed message (Protobuf).
@@ -514,7 +519,7 @@ pub fn write_reply(encoding: Encoding, out: &mut Vec<u8>, id: u32, reply: &Reply
     }
 }
 
-/// Writes a push of `channel`, which is empty for [`Push::Message`].
+/// Writes a push of `channel`, which is empty for [`Push::Message`] and [`Push::Refresh`].
 pub fn write_push(encoding: Encoding, out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
     match encoding {
         Encoding::Json => json::push(out, channel, push),

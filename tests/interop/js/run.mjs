@@ -12,6 +12,7 @@ import commands from "./commands.mjs";
 import connections from "./connections.mjs";
 import delta from "./delta.mjs";
 import filters from "./filters.mjs";
+import hooks from "./hooks.mjs";
 import orders from "./orders.mjs";
 import recovery from "./recovery.mjs";
 import tokens from "./tokens.mjs";
@@ -59,7 +60,7 @@ if (!existsSync(BINARY)) {
   console.log(`there is no ${BINARY}: cargo build --release, or name a broker with RINGCAST_BIN`);
   process.exit(1);
 }
-const tests = { ...connections, ...commands, ...recovery, ...delta, ...tokens, ...orders, ...filters };
+const tests = { ...connections, ...commands, ...recovery, ...delta, ...tokens, ...orders, ...filters, ...hooks };
 const part = process.argv[2] ?? "";
 let passed = 0;
 let failed = 0;

@@ -80,6 +80,7 @@ pub fn push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
         }
         Push::Subscribe(result) => put_subscription(out, result),
         Push::Message(data) => put_data_field(out, r#""data":"#, *data),
+        Push::Refresh { ttl_s } => put_expiry(out, *ttl_s),
     }
     put(out, "}}}");
 }
@@ -113,6 +114,7 @@ fn key_of_push(push: &Push<'_>) -> &'static str {
         Push::Unsubscribe { .. } => r#""unsubscribe":"#,
         Push::Subscribe(_) => r#""subscribe":"#,
         Push::Message(_) => r#""message":"#,
+        Push::Refresh { .. } => r#""refresh":"#,
     }
 }
 

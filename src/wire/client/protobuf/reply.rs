@@ -100,6 +100,7 @@ impl Message for ChannelPush<'_> {
             }
             Push::Message(data) => sink.message(8, &OfData(data.bytes)),
             Push::Subscribe(result) => sink.message(9, &SubscribePush(result)),
+            Push::Refresh { ttl_s } => sink.message(12, &Expiry(*ttl_s)),
         }
     }
 }
@@ -246,7 +247,7 @@ impl Message for Refresh<'_> {
     }
 }
 
-/// `SubRefreshResult`: seconds to the next expiry.
+/// `SubRefreshResult` and the push `Refresh`: seconds to the next expiry.
 struct Expiry(u32);
 
 impl Message for Expiry {

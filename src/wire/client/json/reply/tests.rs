@@ -237,7 +237,7 @@ fn pushes_are_those_of_the_protocols_worked_examples() {
         offset: 7,
         ..position()
     };
-    let cases: [(&str, Push<'_>, &str); 7] = [
+    let cases: [(&str, Push<'_>, &str); 9] = [
         (
             "news",
             Push::Publication(&plain),
@@ -276,6 +276,12 @@ fn pushes_are_those_of_the_protocols_worked_examples() {
             Push::Message(json_data(r#"{"hello":1}"#)),
             r#"{"push":{"message":{"data":{"hello":1}}}}"#,
         ),
+        (
+            "",
+            Push::Refresh { ttl_s: 60 },
+            r#"{"push":{"refresh":{"expires":true,"ttl":60}}}"#,
+        ),
+        ("", Push::Refresh { ttl_s: 0 }, r#"{"push":{"refresh":{}}}"#),
     ];
     for (channel, push, expected) in cases {
         assert_eq!(pushed(channel, &push), expected);

@@ -326,6 +326,10 @@ fn replies_and_pushes_are_the_protocols_worked_frames() {
         "21221f12046e6577733a1710c4131a12696e73756666696369656e74207374617465"
     );
     assert_eq!(
+        hex(|out| push(out, "", &Push::Refresh { ttl_s: 60 })),
+        "08220662040801103c"
+    );
+    assert_eq!(
         hex(|out| reply(out, 3, &Reply::Error(ErrorCode::NotAvailable.into()))),
         "1508031211086c120d6e6f7420617661696c61626c65"
     );
