@@ -60,6 +60,8 @@ pub const RSA_BITS_MIN: usize = 2_048;
 pub const RSA_BITS_MAX: usize = 4_096;
 /// Bytes of what a token or a service says of a connection, and of one subscription of it.
 pub const INFO_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of what a token or a service has kept of a connection for services only.
+pub const META_BYTES_MAX: usize = 2 * 1024;
 /// Bytes of a client's info in its flat form.
 pub const FLAT_INFO_MAX: usize = 2 * (USER_NAME_MAX + INFO_BYTES_MAX) + 14;
 /// Bytes of a publication's tags in their flat form.
@@ -370,4 +372,9 @@ const _: () = assert!(
 const _: () = assert!(
     ROOM_NAME_MAX + FLAT_INFO_MAX + TAGS_BYTES_MAX + 256 <= LANE_FRAME_OVERHEAD,
     "names, info and tags fit a frame's overhead"
+);
+const _: () = assert!(
+    ROOM_NAME_MAX + FLAT_INFO_MAX + META_BYTES_MAX + CONTROL_PAYLOAD_MAX + 256
+        <= LANE_FRAME_OVERHEAD,
+    "name, info, meta and reason of an event fit a frame's overhead"
 );

@@ -3,10 +3,12 @@
 
 mod support;
 
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ringcast::base::Content;
 use ringcast::client::{
     AckLevel, Event, EventAnswer, EventKind, Message, Order, OrderKind, Upstream,
 };
+use ringcast::limits::META_BYTES_MAX;
 use serde_json::{Value, json};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
@@ -87,13 +89,34 @@ fn broker(more: &str) -> Broker {
 }
 
 fn connect(broker: &Broker, data: Value) -> (Client, Value) {
+    connect_with(broker, json!({"data": data, "name": "js", "version": "5"}))
+}
+
+fn connect_with(broker: &Broker, connect: Value) -> (Client, Value) {
     let mut client = Client::open(broker.clients);
-    let reply = client.command(json!({"connect": {"data": data, "name": "js", "version": "5"}}));
+    let reply = client.command(json!({"connect": connect}));
     client.id = reply["connect"]["client"]
         .as_str()
         .unwrap_or_default()
         .into();
     (client, reply)
+}
+
+const SECRET: &str = "the-secret-of-these-tests";
+
+fn token(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("a token")
+}
+
+fn now_s() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("after 1970").as_secs()
+}
+
+/// JSON of so many bytes.
+fn json_of(bytes: usize) -> Value {
+    "x".repeat(bytes - 2).into()
 }
 
 #[test]
@@ -446,10 +469,6 @@ fn a_service_that_goes_away_leaves_nobody_waiting_and_another_takes_over() {
 #[test]
 fn an_expired_connection_is_prolonged_by_its_service_or_closed() {
     let broker = broker("--set client.refresh_hook=true --set client.expired_close_delay=1s");
-    let now_s = || {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.expect("after 1970").as_secs()
-    };
     let service = Service::start(&broker, &ALL, &[], &[], move |event| {
         Some(match (event.kind, &*event.user) {
             (EventKind::Connect, _) => {
@@ -481,4 +500,143 @@ fn an_expired_connection_is_prolonged_by_its_service_or_closed() {
     assert!(users.contains(&"kept".into()) && users.contains(&"gone".into()));
     std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(kept.refused(json!({"ping": {}})), 108, "it lives on");
+}
+
+#[test]
+fn meta_of_a_token_goes_with_every_event_of_its_connection_and_no_client_sees_it() {
+    let broker = broker(&format!(
+        "--set token.hmac_secrets={SECRET} --set channels.presence=true \
+         --set channels.allow_presence_for_subscriber=true --set channels.join_leave=true \
+         --set channels.force_push_join_leave=true --set channels.allow_history_for_subscriber=true"
+    ));
+    let service = Service::start(&broker, &ALL, &[], &[], |_| Some(String::new()));
+    let (mut witness, reply) = connect(&broker, json!(1));
+    let asked = service.next();
+    assert_eq!(
+        (asked.kind, &*asked.meta),
+        (EventKind::Connect, &b""[..]),
+        "nobody has said anything yet"
+    );
+    // All that clients are sent, but the last words of whoever leaves.
+    let mut seen = vec![reply];
+    seen.push(witness.command(json!({"subscribe": {"channel": "room"}})));
+    let asked = service.next();
+    assert_eq!((asked.kind, &*asked.meta), (EventKind::Subscribe, &b""[..]));
+    seen.push(witness.document("the own join"));
+
+    let claims = json!({
+        "sub": "42", "info": {"name": "Ann"}, "meta": {"only-for": ["services", 7]},
+        "channels": ["given"],
+    });
+    let (mut client, reply) = connect_with(&broker, json!({"token": token(&claims)}));
+    seen.push(reply);
+    seen.push(client.command(json!({"subscribe": {"channel": "room"}})));
+    seen.push(witness.document("the join"));
+    seen.push(client.command(json!({"publish": {"channel": "room", "data": "hi"}})));
+    seen.push(witness.document("the publication"));
+    seen.push(client.command(json!({"rpc": {"method": "sum"}})));
+    client.send(&json!({"send": {"data": 1}}).to_string());
+    for question in ["presence", "history"] {
+        seen.push(witness.command(json!({question: {"channel": "room", "limit": 10}})));
+    }
+    seen.push(client.command(json!({"unsubscribe": {"channel": "room"}})));
+    seen.push(witness.document("the leave"));
+    client.close(None);
+    while let support::Heard::Document(document) = client.hear("the rest") {
+        seen.push(document);
+    }
+    let expected = [
+        EventKind::Subscribe,
+        EventKind::Publish,
+        EventKind::Rpc,
+        EventKind::Message,
+        EventKind::Unsubscribe,
+        // Of the channel that came with the token.
+        EventKind::Unsubscribe,
+        EventKind::Disconnect,
+    ];
+    for kind in expected {
+        let event = service.next();
+        assert_eq!((event.kind, &*event.user), (kind, "42"));
+        let meta = String::from_utf8_lossy(&event.meta);
+        assert_eq!(meta, r#"{"only-for":["services",7]}"#, "{kind:?}");
+    }
+    let seen = Value::from(seen).to_string();
+    assert!(seen.matches("Ann").count() >= 5, "info is seen: {seen}");
+    assert!(!seen.contains("only-for"), "{seen}");
+}
+
+#[test]
+fn a_refresh_token_replaces_meta_and_one_without_leaves_it() {
+    let broker = broker(&format!("--set token.hmac_secrets={SECRET}"));
+    let service = Service::start(&broker, &ALL, &[], &[], |_| Some(String::new()));
+    let in_an_hour = now_s() + 3_600;
+    let mut claims = json!({"sub": "42", "exp": in_an_hour, "meta": json_of(META_BYTES_MAX)});
+    let (mut client, _) = connect_with(&broker, json!({"token": token(&claims)}));
+    let meta = |client: &mut Client| {
+        client.command(json!({"rpc": {"method": "sum"}}));
+        String::from_utf8(service.next().meta).expect("JSON")
+    };
+    assert_eq!(meta(&mut client), json_of(META_BYTES_MAX).to_string());
+    for (new, expected) in [
+        (json!([1]), "[1]"),
+        (Value::Null, "[1]"),
+        (json!(false), "false"),
+    ] {
+        claims["meta"] = new;
+        let reply = client.command(json!({"refresh": {"token": token(&claims)}}));
+        assert!(reply.get("refresh").is_some(), "{reply}");
+        assert_eq!(meta(&mut client), expected);
+    }
+    claims["meta"] = json_of(META_BYTES_MAX + 1);
+    let too_long = json!({"token": token(&claims)});
+    client.send(&json!({"id": 99, "refresh": too_long}).to_string());
+    assert_eq!(client.closed("meta that is too long").0, 3500);
+    let mut client = Client::open(broker.clients);
+    client.send(&json!({"id": 1, "connect": too_long}).to_string());
+    assert_eq!(client.closed("meta that is too long").0, 3500);
+}
+
+#[test]
+fn meta_of_a_service_is_kept_and_a_refresh_replaces_it() {
+    let broker = broker("--set client.refresh_hook=true --set client.expired_close_delay=5s");
+    let service = Service::start(&broker, &ALL, &[], &[], |event| {
+        let soon = now_s() + 1;
+        Some(match (event.kind, &*event.data, &*event.meta) {
+            (EventKind::Connect, b"1", _) => {
+                json!({"user": "42", "meta": [1], "expire_at": soon}).to_string()
+            }
+            // Nothing of a connection but its meta.
+            (EventKind::Connect, b"2", _) => json!({"meta": "x"}).to_string(),
+            (EventKind::Connect, ..) => json!({"meta": json_of(META_BYTES_MAX + 1)}).to_string(),
+            (EventKind::Refresh, _, b"[1]") => json!({"meta": [2], "expire_at": soon}).to_string(),
+            (EventKind::Refresh, ..) => json!({"expire_at": soon + 600}).to_string(),
+            _ => String::new(),
+        })
+    });
+    let (mut client, reply) = connect(&broker, json!(1));
+    assert!(reply.get("connect").is_some(), "{reply}");
+    for (kind, meta) in [
+        (EventKind::Connect, ""),
+        (EventKind::Refresh, "[1]"),
+        (EventKind::Refresh, "[2]"),
+    ] {
+        let event = service.next();
+        let found = String::from_utf8_lossy(&event.meta);
+        assert_eq!((event.kind, &*found), (kind, meta));
+    }
+    client.command(json!({"rpc": {"method": "sum"}}));
+    assert_eq!(service.next().meta, b"[2]", "unchanged by the last refresh");
+
+    let (mut client, reply) = connect(&broker, json!(2));
+    assert!(reply.get("connect").is_some(), "{reply}");
+    service.next();
+    client.command(json!({"rpc": {"method": "sum"}}));
+    assert_eq!(service.next().meta, br#""x""#);
+
+    let (_, reply) = connect(&broker, json!(3));
+    assert_eq!(reply["error"]["code"], 100, "no answer that can be used");
+    broker.until("the answer counted as invalid", |metrics| {
+        metrics.sum("event_answers_invalid_total") == 1
+    });
 }

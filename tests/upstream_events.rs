@@ -91,6 +91,7 @@ fn an_event_and_its_answer_are_passed_on_whole() {
         shard: 1,
         code: 7,
         text: "js\n5".into(),
+        meta: r#"{"shop":7}"#,
         ..Sent::asking(EventKind::Subscribe, 11, "chat:1")
     }]);
     let request = raw.next(|frame| {
@@ -107,6 +108,7 @@ fn an_event_and_its_answer_are_passed_on_whole() {
             code: 7,
             text: "js\n5",
             info: &info(),
+            meta: br#"{"shop":7}"#,
             data: b"[1]",
         };
         assert_eq!(frame, expected);

@@ -122,6 +122,7 @@ struct Fields<'a> {
     body: Vec<u8>,
     result: Vec<u8>,
     info: Vec<u8>,
+    meta: Vec<u8>,
     data: Vec<u8>,
     /// The list of a RESULT.
     list: Vec<u8>,
@@ -157,6 +158,7 @@ impl<'a> Fields<'a> {
             body: optional("body"),
             result: optional("result"),
             info: optional("info"),
+            meta: optional("meta"),
             data: optional("data"),
             list: ["publications", "clients", "channels"]
                 .map(optional)
@@ -331,6 +333,7 @@ impl<'a> Fields<'a> {
                 code: number(frame, "code") as u32,
                 text: text(frame, "text"),
                 info: &self.info,
+                meta: &self.meta,
                 data: &self.data,
             },
             "RESULT" => Frame::Result {

@@ -234,7 +234,7 @@ class Upstream:
         self._receipt(request, ACCEPTED)
 
     def next_event(self):
-        """The next event, waiting for it: a dict with kind, subject, user, client, data and the rest."""
+        """The next event, waiting for it: a dict with kind, subject, user, client, meta, data and the rest."""
         while not self._events:
             self._wait()
         return self._events.popleft()
@@ -576,8 +576,8 @@ def encode(frame):
         name = frame["subject"]
         numbers = EVENTS.index(frame["kind"]), CONTENTS.index(frame["content"]), 0
         head = struct.pack("<BBHII", *numbers, frame["deadline_ms"], frame["code"])
-        info = struct.pack("<I", len(frame["info"])) + frame["info"]
-        body = head + _counted(frame["text"]) + info + frame["data"]
+        parts = [struct.pack("<I", len(frame[field])) + frame[field] for field in ("info", "meta")]
+        body = head + _counted(frame["text"]) + b"".join(parts) + frame["data"]
     elif kind in ("HISTORY", "PRESENCE", "PRESENCE_STATS", "FORGET_HISTORY"):
         name = _named(frame["room"], "room name")
         body = _history_body(frame) if kind == "HISTORY" else b""
@@ -786,10 +786,13 @@ def _event(body):
     if kind >= len(EVENTS) or content >= len(CONTENTS):
         raise FrameError(UNSUPPORTED, "event kind or content is not known")
     text, at = _counted_text(body, 12)
-    (length,) = struct.unpack("<I", _take(body, at, 4))
-    info = _take(body, at + 4, length)
+    parts = {}
+    for field in ("info", "meta"):
+        (length,) = struct.unpack("<I", _take(body, at, 4))
+        parts[field] = _take(body, at + 4, length)
+        at += 4 + length
     fields = {"kind": EVENTS[kind], "content": CONTENTS[content], "deadline_ms": deadline_ms}
-    return {**fields, "code": code, "text": text, "info": info, "data": body[at + 4 + length :]}
+    return {**fields, **parts, "code": code, "text": text, "data": body[at:]}
 
 
 def _client(info):

@@ -20,7 +20,7 @@ import ringcast_upstream as upstream  # noqa: E402
 
 VECTORS = HERE.parent.parent / "tests" / "vectors" / "upstream" / "vectors.json"
 HEX_FIELDS = (
-    *("payload", "key", "body", "challenge", "mac", "result", "info", "data"),
+    *("payload", "key", "body", "challenge", "mac", "result", "info", "meta", "data"),
     *("publications", "clients", "channels"),
 )
 
@@ -250,7 +250,7 @@ class Client(unittest.TestCase):
             ]
             for request, (kind, subject, data, answer) in enumerate(expected, 1):
                 event = {"kind": kind, "subject": subject, "data": data, "request_id": request}
-                event.update(content="json", deadline_ms=1000, code=0, text="", info=info)
+                event.update(content="json", deadline_ms=1000, code=0, text="", info=info, meta=b"{}")
                 broker.say(type="EVENT", **event)
                 heard = broker.hear()
                 self.assertEqual((heard["verdict"], heard["code"]), answer)

@@ -22,6 +22,9 @@ pub struct Event {
     pub conn_info: Vec<u8>,
     /// What the subscription token or a service said of the subscription.
     pub chan_info: Vec<u8>,
+    /// JSON that the connection token or a service has kept of the connection for services only; empty
+    /// for none.
+    pub meta: Vec<u8>,
     /// Milliseconds until the broker goes on without an answer.
     pub deadline_ms: u32,
     /// Close or unsubscribe code; else 0.
@@ -123,6 +126,7 @@ impl Event {
             code,
             text,
             mut info,
+            meta,
             data,
         } = *frame
         else {
@@ -137,6 +141,7 @@ impl Event {
             client: info.client.into(),
             conn_info: info.conn_info.bytes.into(),
             chan_info: info.chan_info.bytes.into(),
+            meta: meta.into(),
             deadline_ms,
             code,
             text: text.into(),

@@ -217,6 +217,9 @@ pub struct Event<'a> {
     /// Flat info of the client.
     #[rkyv(with = InlineAsBox)]
     pub info: &'a [u8],
+    /// JSON that is kept of the connection for services only; empty for none.
+    #[rkyv(with = InlineAsBox)]
+    pub meta: &'a [u8],
     /// Close or unsubscribe code; 0 where there is none.
     pub code: u32,
     /// Its reason; or the client's name and version, separated by a newline, of a connect.
@@ -526,7 +529,8 @@ impl Publish<'_> {
 
 impl Event<'_> {
     fn bytes(&self) -> usize {
-        self.subject.len() + self.info.len() + self.text.len() + self.data.len()
+        let names = self.subject.len() + self.text.len();
+        names + self.info.len() + self.meta.len() + self.data.len()
     }
 }
 

@@ -198,6 +198,7 @@ impl Hooks {
             code: event.code,
             text: event.text,
             info: event.info,
+            meta: event.meta,
             data: event.data,
         });
     }

@@ -275,16 +275,18 @@ impl Core {
         }
         let content = self.content_of(slot, data);
         let info = std::mem::take(self.flat_info(slot, None));
-        self.send_event(&Event {
+        let event = Event {
             kind: EventKind::Message,
             reply: ReplyTo::Nobody,
             subject: "",
             info: &info,
+            meta: b"",
             code: 0,
             text: "",
             content,
             data,
-        });
+        };
+        self.send_event(slot, event);
         self.flat = info;
     }
 

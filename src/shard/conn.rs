@@ -198,6 +198,11 @@ impl Conn {
         self.extra.as_ref().map_or("", |extra| &extra.user)
     }
 
+    /// What is kept of it for services only; empty for nothing.
+    pub(super) fn meta(&self) -> &[u8] {
+        self.extra.as_ref().map_or(b"", |extra| &extra.meta)
+    }
+
     /// Its subscription to the room of a view.
     pub(super) fn sub(&self, view: ViewId) -> Option<&SubRef> {
         self.subs.iter().find(|sub| sub.view == view)

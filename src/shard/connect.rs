@@ -16,6 +16,7 @@ use crate::wire::client::{
 pub(super) struct Identity {
     pub(super) user: Box<str>,
     pub(super) conn_info: Blob,
+    pub(super) meta: Box<[u8]>,
     pub(super) expire_at_s: u64,
     pub(super) data: Blob,
     /// Server-side subscriptions.
@@ -122,6 +123,7 @@ impl Core {
         };
         let is_plain = identity.user.is_empty()
             && identity.conn_info.is_empty()
+            && identity.meta.is_empty()
             && identity.expire_at_s == 0
             && identity.subs.is_empty()
             && identity.data.is_empty();
@@ -131,6 +133,7 @@ impl Core {
         let extra = conn.extra();
         extra.user = identity.user;
         extra.conn_info = identity.conn_info;
+        extra.meta = identity.meta;
         extra.expire_at_s = identity.expire_at_s;
         extra.connecting = Some(Box::new(Connecting {
             command,
@@ -343,6 +346,7 @@ impl From<ConnectionClaims> for Identity {
         Self {
             user: claims.user.into(),
             conn_info: Blob::from(claims.info),
+            meta: claims.meta.into(),
             expire_at_s: claims.expire_at_s,
             data: Blob::default(),
             subs: subs.chain(channels).collect(),

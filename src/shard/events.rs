@@ -41,16 +41,18 @@ impl Core {
         let id = conn.id;
         let serial = conn.extra().expect(pending);
         let info = std::mem::take(self.flat_info(slot, self.view_named(subject)));
-        self.send_event(&Event {
+        let event = Event {
             kind,
             reply: ReplyTo::Event { conn: id, serial },
             subject,
             info: &info,
+            meta: b"",
             code: 0,
             text,
             content,
             data,
-        });
+        };
+        self.send_event(slot, event);
         self.flat = info;
     }
 
@@ -201,6 +203,9 @@ impl Core {
         if !result.info.1.is_empty() {
             extra.conn_info = Blob::from(result.info.clone());
         }
+        if !result.meta.is_empty() {
+            extra.meta = result.meta.as_slice().into();
+        }
         self.arm_expiry(slot);
         if command != 0 {
             self.refresh_reply(slot, command);
@@ -269,6 +274,7 @@ impl From<HookResult> for Identity {
         Self {
             user: result.user.unwrap_or_default().into(),
             conn_info: Blob::from(result.info),
+            meta: result.meta.into(),
             expire_at_s: result.expire_at_s.unwrap_or(0),
             data: Blob::from(result.data),
             subs: subs.chain(channels).collect(),

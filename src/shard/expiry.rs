@@ -128,6 +128,9 @@ impl Core {
         let extra = conn.extra();
         extra.expire_at_s = claims.expire_at_s;
         extra.conn_info = Blob::from(claims.info);
+        if !claims.meta.is_empty() {
+            extra.meta = claims.meta.into();
+        }
         if self.is_past(claims.expire_at_s) {
             return self.close(slot, CloseReason::Expired);
         }

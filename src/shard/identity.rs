@@ -39,6 +39,8 @@ pub(super) struct Extra {
     pub(super) user: Box<str>,
     /// What the token or a service says of the connection.
     pub(super) conn_info: Blob,
+    /// JSON for services only, which goes with every event of the connection; empty for none.
+    pub(super) meta: Box<[u8]>,
     /// Unix time in seconds at which the connection expires; 0 for never.
     pub(super) expire_at_s: u64,
     /// It has one of its user's places.

@@ -5,11 +5,14 @@
 //! and of a subscriber's leave after its enter. The queue is bounded by the subscriptions that there
 //! are and were.
 
+use super::conn::Conn;
 use super::core::Core;
 use super::identity::{Blob, Pending};
+use super::settings::Settings;
+use crate::base::stats::Stats;
 use crate::base::{ConnId, Content, EventKind, NodeId, Version, ViewId};
 use crate::limits::COMMAND_OUTPUT_MAX;
-use crate::mesh::{Event, HistoryRead, ReplyTo, Request};
+use crate::mesh::{Event, HistoryRead, Outlets, ReplyTo, Request};
 use crate::room::view::Standing;
 
 /// See the module documentation.
@@ -68,6 +71,8 @@ pub(super) struct OwnedEvent {
     pub(super) subject: Box<str>,
     /// Flat info of the client.
     pub(super) info: Box<[u8]>,
+    /// Copied here because the connection may be gone, or have another one, when there is room.
+    pub(super) meta: Box<[u8]>,
     pub(super) code: u32,
     pub(super) text: Box<str>,
 }
@@ -159,11 +164,13 @@ impl Core {
         };
         let serial = conn.extra().expect(pending);
         let info = self.flat_info(slot, view).as_slice().into();
+        let meta = self.meta_of(slot).into();
         self.notices.push_back(Notice::Event(Box::new(OwnedEvent {
             kind,
             reply: ReplyTo::Event { conn: id, serial },
             subject,
             info,
+            meta,
             code: 0,
             text: "".into(),
         })));
@@ -171,14 +178,20 @@ impl Core {
 
     fn queue_event(&mut self, kind: EventKind, slot: u32, subject: &str, code: u32, text: &str) {
         let info = self.flat_info(slot, None).as_slice().into();
+        let meta = self.meta_of(slot).into();
         self.notices.push_back(Notice::Event(Box::new(OwnedEvent {
             kind,
             reply: ReplyTo::Nobody,
             subject: subject.into(),
             info,
+            meta,
             code,
             text: text.into(),
         })));
+    }
+
+    fn meta_of(&self, slot: u32) -> &[u8] {
+        self.conns.get(slot).map_or(b"", Conn::meta)
     }
 
     /// Sends what waits, in its order; false when lanes had no room for all.
@@ -302,16 +315,18 @@ impl Core {
     }
 
     fn send_owned_event(&mut self, event: &OwnedEvent) {
-        self.send_event(&Event {
+        let event = Event {
             kind: event.kind,
             reply: event.reply,
             subject: &event.subject,
             info: &event.info,
+            meta: &event.meta,
             code: event.code,
             text: &event.text,
             content: Content::Json,
             data: b"",
-        });
+        };
+        hand_over(&mut self.outlets, &self.settings, &self.stats, event);
     }
 
     fn send_owned_publish(&mut self, owned: &OwnedPublish) {
@@ -323,12 +338,12 @@ impl Core {
         self.publish_for(slot, command, &owned.room, data, extras);
     }
 
-    /// Hands an event to the service thread. Room was checked by the caller.
-    pub(super) fn send_event(&mut self, event: &Event<'_>) {
-        self.stats.shard.events_sent_total.add(1);
-        let service = NodeId(self.settings.shards);
-        let sent = self.outlets.request(service, &Request::Event(*event));
-        sent.expect("events are sent only while lanes have room");
+    /// Hands an event of a connection to the service thread; its meta is filled in here. Room was
+    /// checked by the caller.
+    pub(super) fn send_event(&mut self, slot: u32, event: Event<'_>) {
+        let meta = self.conns.get(slot).map_or(&b""[..], Conn::meta);
+        let event = Event { meta, ..event };
+        hand_over(&mut self.outlets, &self.settings, &self.stats, event);
     }
 
     /// Sends a request to the home of `room`, or handles it when that is here. Room was checked by the
@@ -342,4 +357,12 @@ impl Core {
             sent.expect("requests are sent only while lanes have room");
         }
     }
+}
+
+/// Puts an event into the lane to the service thread, which has room for it.
+fn hand_over(outlets: &mut Outlets, settings: &Settings, stats: &Stats, event: Event<'_>) {
+    stats.shard.events_sent_total.add(1);
+    let service = NodeId(settings.shards);
+    let sent = outlets.request(service, &Request::Event(event));
+    sent.expect("events are sent only while lanes have room");
 }

@@ -6,8 +6,8 @@
 
 use crate::base::{Content, Object, Overrides, Version};
 use crate::limits::{
-    INFO_BYTES_MAX, MESSAGE_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, TAGS_BYTES_MAX,
-    USER_NAME_MAX,
+    INFO_BYTES_MAX, MESSAGE_BYTES_MAX, META_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX,
+    TAGS_BYTES_MAX, USER_NAME_MAX,
 };
 use crate::wire::client::flat;
 use crate::wire::payload::json_depth_is_allowed;
@@ -58,6 +58,8 @@ pub struct HookResult {
     pub expired: bool,
     /// What others see of the client or subscriber.
     pub info: (Content, Vec<u8>),
+    /// Connect, refresh: JSON that services are told with every later event of the connection.
+    pub meta: Vec<u8>,
     /// Connect, subscribe: for the client. Publish: instead of what it sent. Rpc: the answer.
     pub data: (Content, Vec<u8>),
     /// Connect: server-side subscriptions.
@@ -127,6 +129,7 @@ pub fn parse(kind: HookKind, result: &[u8]) -> Result<HookResult, BadHook> {
         expire_at_s: raw.expire_at,
         expired: raw.expired.unwrap_or_default(),
         info: data(raw.info, raw.b64info, INFO_BYTES_MAX)?,
+        meta: meta(raw.meta)?,
         data: data(raw.data, raw.b64data, data_max)?,
         channels,
         subs,
@@ -149,6 +152,7 @@ struct Raw {
     expired: Option<bool>,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
+    meta: Option<Box<RawValue>>,
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     channels: Option<Vec<String>>,
@@ -203,6 +207,13 @@ fn data(
     };
     check(bytes.len() <= bytes_max, "info or data is too long")?;
     Ok((content, bytes))
+}
+
+/// JSON as it stands; nothing for `null`.
+fn meta(json: Option<Box<RawValue>>) -> Result<Vec<u8>, BadHook> {
+    let meta = json.as_deref().map_or("", RawValue::get);
+    check(meta.len() <= META_BYTES_MAX, "meta is too long")?;
+    Ok(meta.into())
 }
 
 fn tags(pairs: &BTreeMap<String, String>) -> Result<Vec<u8>, BadHook> {
@@ -260,6 +271,23 @@ mod tests {
     }
 
     #[test]
+    fn meta_is_any_json_and_bounded_to_the_byte() {
+        for kind in [HookKind::Connect, HookKind::Refresh] {
+            let read = |meta: &str| {
+                let result = format!(r#"{{"meta":{meta},"info":1}}"#);
+                parse(kind, result.as_bytes()).map(|result| result.meta)
+            };
+            for meta in [r#"{"a":[1]}"#, "[2]", "0", "false", r#""x""#] {
+                assert_eq!(read(meta), Ok(meta.into()));
+            }
+            assert_eq!(read("null"), Ok(Vec::new()), "as if it was not there");
+            let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+            assert!(read(&text(META_BYTES_MAX)).is_ok());
+            assert!(read(&text(META_BYTES_MAX + 1)).is_err());
+        }
+    }
+
+    #[test]
     fn wrong_types_and_sizes_are_refused() {
         let long = format!(r#"{{"user":"{}"}}"#, "x".repeat(256));
         let info = format!(r#"{{"info":"{}"}}"#, "x".repeat(INFO_BYTES_MAX));
@@ -267,7 +295,7 @@ mod tests {
         let deep = format!(r#"{{"data":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
         for wrong in [
             "[]",
-            r#"["42",null,null,null,null,null,null,null,null,null,null,null,null,null]"#,
+            r#"["42",null,null,null,null,null,null,null,null,null,null,null,null,null,null]"#,
             r#"{"override":[true,true,true,true,true]}"#,
             r#"{"override":{"presence":[true]}}"#,
             r#"{"subs":{"y":[null,null,null,null,null]}}"#,

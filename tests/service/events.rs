@@ -15,6 +15,7 @@ pub(crate) struct Sent {
     pub(crate) subject: String,
     pub(crate) code: u32,
     pub(crate) text: String,
+    pub(crate) meta: &'static str,
     pub(crate) data: Vec<u8>,
 }
 
@@ -39,6 +40,7 @@ impl Sent {
             subject: subject.to_owned(),
             code: 0,
             text: String::new(),
+            meta: "",
             data: b"[1]".to_vec(),
         }
     }
@@ -87,6 +89,7 @@ pub(super) fn send(knobs: &Knobs, shard: NodeId, outlets: &mut Outlets, service:
             reply,
             subject: &event.subject,
             info: &info,
+            meta: event.meta.as_bytes(),
             code: event.code,
             text: &event.text,
             content: Content::Json,

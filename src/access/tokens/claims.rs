@@ -2,7 +2,9 @@
 
 use super::TokenError;
 use crate::base::{Content, Object, Overrides};
-use crate::limits::{INFO_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, USER_NAME_MAX};
+use crate::limits::{
+    INFO_BYTES_MAX, META_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, USER_NAME_MAX,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{Error, MapAccess, Visitor};
@@ -40,6 +42,8 @@ pub struct ConnectionClaims {
     pub expire_at_s: u64,
     /// Told to others who see the client.
     pub info: OwnedData,
+    /// JSON that services are told with every event of the connection, and nobody else; empty for none.
+    pub meta: Vec<u8>,
     /// Channels to subscribe it to.
     pub channels: Vec<String>,
     /// Channels to subscribe it to, with options.
@@ -216,12 +220,13 @@ impl TryFrom<&RawClaims> for ConnectionClaims {
                 plain.push(channel.clone());
             }
         }
-        let meta = claims.meta.as_deref().map_or(0, |meta| meta.get().len());
-        within(meta <= INFO_BYTES_MAX, "meta is too long")?;
+        let meta = claims.meta.as_deref().map_or("", RawValue::get);
+        within(meta.len() <= META_BYTES_MAX, "meta is too long")?;
         Ok(Self {
             user: claims.user()?,
             expire_at_s: 0,
             info: data(claims.info.as_deref(), claims.b64info.as_deref())?,
+            meta: meta.into(),
             channels: plain,
             subs,
         })

@@ -2,7 +2,9 @@
 
 use super::{OwnedData, SubscriptionOptions, TokenSettings, TokenVerifier};
 use crate::base::Content;
-use crate::limits::{INFO_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, USER_NAME_MAX};
+use crate::limits::{
+    INFO_BYTES_MAX, META_BYTES_MAX, ROOM_NAME_MAX, SUBSCRIPTIONS_PER_CONN_MAX, USER_NAME_MAX,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
@@ -59,6 +61,8 @@ fn check_claims(verifier: &TokenVerifier, claims: &[u8]) {
         let distinct: HashSet<_> = channels.iter().collect();
         assert_eq!(distinct.len(), channels.len(), "a channel comes once");
         check_data(&claims.info);
+        assert!(claims.meta.len() <= META_BYTES_MAX, "bounded meta");
+        check_json(&claims.meta);
         claims
             .subs
             .iter()
@@ -82,10 +86,15 @@ fn check_options(options: &SubscriptionOptions) {
 
 fn check_data(data: &OwnedData) {
     assert!(data.bytes.len() <= INFO_BYTES_MAX, "bounded data");
-    if data.content == Content::Json && !data.bytes.is_empty() {
-        let json = serde_json::from_slice::<&RawValue>(&data.bytes);
-        assert!(json.is_ok(), "data is JSON");
+    if data.content == Content::Json {
+        check_json(&data.bytes);
     }
+}
+
+/// JSON, or nothing.
+fn check_json(bytes: &[u8]) {
+    let is_json = || serde_json::from_slice::<&RawValue>(bytes).is_ok();
+    assert!(bytes.is_empty() || is_json(), "data is JSON");
 }
 
 /// A token of every algorithm, for the keys of a set.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::{Content, Overrides};
-use crate::limits::{INFO_BYTES_MAX, ROOM_NAME_MAX};
+use crate::limits::{INFO_BYTES_MAX, META_BYTES_MAX, ROOM_NAME_MAX};
 use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -295,6 +295,7 @@ fn everything_that_a_token_says_is_read() {
     }))
     .unwrap();
     assert_eq!(claims.info.bytes, br#"{"name":"Ann"}"#);
+    assert_eq!(claims.meta, br#"{"x":1}"#);
     assert_eq!(claims.channels, ["a"]);
     let (channel, options) = &claims.subs[0];
     assert_eq!(channel, "b");
@@ -403,7 +404,8 @@ fn a_channel_is_subscribed_to_once_and_with_its_options() {
     assert!(names.contains(&"a2") && names.contains(&"b"));
     let none = json!({"channels": null, "subs": null, "info": null, "meta": null, "channel": null});
     let claims = connection(none).expect("no values at all");
-    assert!(claims.channels.is_empty() && claims.subs.is_empty() && claims.info.bytes.is_empty());
+    assert!(claims.channels.is_empty() && claims.subs.is_empty());
+    assert!(claims.info.bytes.is_empty() && claims.meta.is_empty());
 }
 
 #[test]
@@ -430,16 +432,17 @@ fn bytes_win_over_json_and_an_empty_override_is_no() {
 }
 
 #[test]
-fn info_and_meta_have_the_same_bound() {
-    let exactly = "x".repeat(INFO_BYTES_MAX - 2);
-    let more = "x".repeat(INFO_BYTES_MAX - 1);
-    for name in ["info", "meta"] {
+fn info_and_meta_are_bounded_to_the_byte() {
+    for (name, bytes_max) in [("info", INFO_BYTES_MAX), ("meta", META_BYTES_MAX)] {
+        let exactly = "x".repeat(bytes_max - 2);
+        let more = "x".repeat(bytes_max - 1);
         assert!(connection(json!({name: exactly})).is_ok(), "{name}");
         assert!(invalid(&connection(json!({name: more}))), "{name}");
     }
     let bytes = |count: usize| json!({"b64info": STANDARD.encode(vec![0; count])});
     assert!(connection(bytes(INFO_BYTES_MAX)).is_ok());
     assert!(invalid(&connection(bytes(INFO_BYTES_MAX + 1))));
+    let more = "x".repeat(INFO_BYTES_MAX - 1);
     assert!(invalid(&subscription(
         json!({"channel": "a", "client": more})
     )));

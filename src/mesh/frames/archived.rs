@@ -139,6 +139,7 @@ impl ArchivedEvent<'static> {
             reply: self.reply.get(),
             subject: &self.subject,
             info: &self.info,
+            meta: &self.meta,
             code: self.code.to_native(),
             text: &self.text,
             content: content(&self.content),

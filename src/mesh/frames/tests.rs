@@ -112,6 +112,7 @@ fn a_request_is_read_as_it_was_sent() {
         reply: ReplyTo::Event { conn, serial: 4 },
         subject: "method",
         info: b"info",
+        meta: b"{}",
         code: 3000,
         text: "why",
         content: Content::Text,
@@ -251,7 +252,19 @@ fn the_largest_names_stay_within_the_frame_overhead() {
             tags: &tags,
             exclude: None,
         };
-        for bytes_max in [request.bytes_max(), delivery.bytes_max()] {
+        let event = Request::Event(Event {
+            kind: EventKind::Unsubscribe,
+            reply: ReplyTo::Nobody,
+            subject: &room,
+            info: &info,
+            meta: &[0; limits::META_BYTES_MAX],
+            code: 3000,
+            text: &room[..limits::CONTROL_PAYLOAD_MAX],
+            content: Content::Json,
+            data: &payload,
+        });
+        let requests = [request, event].map(|request| request.bytes_max());
+        for bytes_max in [requests[0], requests[1], delivery.bytes_max()] {
             let taken = ring::record_bytes(bytes_max);
             assert!(taken <= payload_bytes + limits::LANE_FRAME_OVERHEAD);
         }

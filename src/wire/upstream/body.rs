@@ -213,10 +213,7 @@ fn order<'a>(request: u64, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, 
     let (client, rest) = split(rest).ok_or(short)?;
     let (channel, rest) = split(rest).ok_or(short)?;
     let (text, rest) = split(rest).ok_or(short)?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or(short)?;
-    let (info, data) = rest
-        .split_at_checked(u32::from_le_bytes(*length) as usize)
-        .ok_or(short)?;
+    let (info, data) = split_long(rest).ok_or(short)?;
     let content_of = |bits| Content::from_bits(bits).ok_or(unsupported("content is not known"));
     Ok(Frame::Order {
         request,
@@ -246,10 +243,8 @@ fn event<'a>(request: u64, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, 
         return Err(unsupported("reserved bytes are not 0"));
     }
     let (text, rest) = split(rest).ok_or(short)?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or(short)?;
-    let (info, data) = rest
-        .split_at_checked(u32::from_le_bytes(*length) as usize)
-        .ok_or(short)?;
+    let (info, rest) = split_long(rest).ok_or(short)?;
+    let (meta, data) = split_long(rest).ok_or(short)?;
     Ok(Frame::Event {
         request,
         subject,
@@ -262,6 +257,7 @@ fn event<'a>(request: u64, name: &'a [u8], body: &'a [u8]) -> Result<Frame<'a>, 
         code: u32::from_le_bytes([c0, c1, c2, c3]),
         text: utf8(text)?,
         info,
+        meta,
         data,
     })
 }
@@ -490,6 +486,12 @@ fn no_request(request: u64) -> Result<(), Fault> {
     } else {
         Err(malformed("frame type takes no request_id"))
     }
+}
+
+/// Bytes behind their length, a u32, and what follows them.
+fn split_long(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = body.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Fault> {

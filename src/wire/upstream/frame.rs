@@ -149,6 +149,9 @@ pub enum Frame<'a> {
         text: &'a str,
         /// Flat info of the client: see [`crate::wire::client::flat`].
         info: &'a [u8],
+        /// JSON that is kept of the connection for services only; empty for none. Not checked by the
+        /// codec.
+        meta: &'a [u8],
         /// The client's data.
         data: &'a [u8],
     },
@@ -447,6 +450,7 @@ impl Frame<'_> {
                 code,
                 text,
                 info,
+                meta,
                 data,
             } => {
                 write_header(out, Kind::Event, 0, request, subject);
@@ -454,8 +458,10 @@ impl Frame<'_> {
                 out.extend_from_slice(&deadline_ms.to_le_bytes());
                 out.extend_from_slice(&code.to_le_bytes());
                 write_text(out, text);
-                out.extend_from_slice(&(info.len() as u32).to_le_bytes());
-                out.extend_from_slice(info);
+                for part in [info, meta] {
+                    out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                    out.extend_from_slice(part);
+                }
                 out.extend_from_slice(data);
             }
             Frame::Hello { .. }
