@@ -1,6 +1,6 @@
 //! A simulated client: what it asks for, what it remembers, what it checks.
 
-use super::{Dice, ROOMS, Totals, room};
+use super::{Dice, KINDS, ROOMS, Totals, room};
 use ringcast::driver::sim::Client;
 use ringcast::wire::fossil;
 use ringcast::wire::frame::{Opcode, Role, write_client_frame};
@@ -18,6 +18,8 @@ pub(crate) struct Tastes {
     recovers: bool,
     delta: bool,
     members: bool,
+    /// It wants the publications only whose number leaves this when it is divided by [`KINDS`].
+    kind: Option<u64>,
 }
 
 impl Tastes {
@@ -26,7 +28,21 @@ impl Tastes {
             recovers: dice.below(4) > 0,
             delta: dice.below(3) == 0,
             members: dice.below(3) == 0,
+            kind: (dice.below(3) == 0).then(|| dice.below(KINDS)),
         }
+    }
+
+    /// Deltas need every publication.
+    fn kind(self) -> Option<u64> {
+        self.kind.filter(|_| !self.delta)
+    }
+
+    /// Offset of the first publication after `last` that it wants.
+    fn next(self, last: u64) -> u64 {
+        let is_wanted = |offset: &u64| self.kind().is_none_or(|kind| offset % KINDS == kind);
+        (last + 1..)
+            .find(is_wanted)
+            .expect("every kind comes again")
     }
 }
 
@@ -103,6 +119,11 @@ impl User {
         slow
     }
 
+    /// Whether it has everything that it wants of a room with this many publications.
+    pub(crate) fn has_all(&self, offset: u64, top: u64) -> bool {
+        offset <= top && self.tastes.next(offset) > top
+    }
+
     pub(crate) fn is_well(&self) -> bool {
         !self.is_gone() && self.connected && self.pending.is_empty()
     }
@@ -154,6 +175,9 @@ impl User {
         }
         if self.tastes.delta {
             subscribe["delta"] = json!("fossil");
+        }
+        if let Some(kind) = self.tastes.kind() {
+            subscribe["tf"] = json!({"key": "kind", "cmp": "eq", "val": kind.to_string()});
         }
         if self.tastes.members {
             subscribe["join_leave"] = json!(true);
@@ -340,6 +364,7 @@ impl User {
         totals: &mut Totals,
     ) {
         totals.received += 1;
+        totals.filtered += u64::from(self.tastes.kind().is_some());
         let place = self.rooms.get_mut(room);
         let place = place.filter(|place| place.subscribed);
         let place = place.unwrap_or_else(|| panic!("a push of {room}, not subscribed"));
@@ -348,7 +373,7 @@ impl User {
         if let Some(last) = place.offset {
             assert_eq!(
                 offset,
-                last + 1,
+                self.tastes.next(last),
                 "{room}: no gap, no duplicate, no disorder"
             );
         }
