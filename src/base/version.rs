@@ -16,9 +16,12 @@ pub struct Version {
 impl Version {
     /// A version; `None` for number 0, which says nothing.
     pub fn new(number: u64, epoch: &str) -> Option<Self> {
+        if number == 0 {
+            return None;
+        }
         let digest = Sha256::digest(epoch);
         let first = digest.first_chunk().expect("32 bytes begin with 8");
-        (number > 0).then_some(Self {
+        Some(Self {
             epoch: u64::from_le_bytes(*first),
             number,
         })
