@@ -3,22 +3,20 @@
 //! The two lines that come by the million, a publication and a ping, are recognised by comparing
 //! bytes; any other form that the protocol allows is parsed with serde.
 
+use super::Named;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-/// What comes before the number of a room in its name.
-pub(crate) const ROOM_PREFIX: &str = "room-";
-
 /// One line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Message<'a> {
+pub(super) enum Message<'a> {
     /// To be answered with `{}`.
     Ping,
     /// A publication.
     Publication {
-        /// Number of its room, as its channel says; `None` for a name that is not ours.
-        room: Option<u32>,
+        /// Its room, as its channel says.
+        room: Named,
         /// The payload.
         data: &'a [u8],
     },
@@ -37,11 +35,13 @@ pub(crate) enum Message<'a> {
 
 /// The part of a reply that matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
+pub(super) enum Body {
     /// The connect command was accepted.
     Connected,
     /// The subscribe command was accepted.
     Subscribed,
+    /// The publish command was accepted.
+    Published,
     /// The command was refused with this code.
     Error(u32),
     /// Anything else.
@@ -49,7 +49,7 @@ pub(crate) enum Body {
 }
 
 /// Reads one line.
-pub(crate) fn read(line: &[u8]) -> Message<'_> {
+pub(super) fn read(line: &[u8]) -> Message<'_> {
     if line == b"{}" {
         return Message::Ping;
     }
@@ -66,7 +66,7 @@ fn read_quickly(line: &[u8]) -> Option<Message<'_>> {
         return None;
     }
     Some(Message::Publication {
-        room: room_number(channel),
+        room: Named::new(channel),
         data: &data[..inner.len() + 2],
     })
 }
@@ -76,12 +76,6 @@ fn split_at_quote(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..quote], &bytes[quote + 1..]))
 }
 
-/// The number of a room, given its name; `None` for a name that is not ours.
-pub(crate) fn room_number(channel: &[u8]) -> Option<u32> {
-    let digits = channel.strip_prefix(ROOM_PREFIX.as_bytes())?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(default)]
@@ -89,6 +83,7 @@ struct Line<'a> {
     error: Option<Refusal>,
     connect: Option<Connected>,
     subscribe: Option<IgnoredAny>,
+    publish: Option<IgnoredAny>,
     #[serde(borrow)]
     push: Option<Push<'a>>,
 }
@@ -125,15 +120,15 @@ fn read_fully(line: &[u8]) -> Message<'_> {
     if let Some(push) = parsed.push {
         return match push.publication {
             Some(publication) => Message::Publication {
-                room: room_number(push.channel.as_bytes()),
+                room: Named::new(push.channel.as_bytes()),
                 data: publication.data.get().as_bytes(),
             },
             None => Message::OtherPush,
         };
     }
-    let body = match (parsed.error, parsed.connect, parsed.subscribe) {
-        (Some(refusal), None, None) => Body::Error(refusal.code),
-        (None, Some(connected), None) => {
+    let body = match (parsed.error, parsed.connect, parsed.subscribe, parsed.publish) {
+        (Some(refusal), None, None, None) => Body::Error(refusal.code),
+        (None, Some(connected), None, None) => {
             // Clients in use insist on both.
             let is_named = !connected.client.is_empty() && !connected.version.is_empty();
             if is_named {
@@ -142,7 +137,8 @@ fn read_fully(line: &[u8]) -> Message<'_> {
                 Body::Other
             }
         }
-        (None, None, Some(_)) => Body::Subscribed,
+        (None, None, Some(_), None) => Body::Subscribed,
+        (None, None, None, Some(_)) => Body::Published,
         _ => Body::Other,
     };
     match parsed.id {
@@ -168,7 +164,7 @@ mod tests {
             assert_eq!(
                 quick,
                 Message::Publication {
-                    room: Some(7),
+                    room: Named::Room(7),
                     data
                 }
             );
@@ -179,11 +175,11 @@ mod tests {
     fn other_forms_of_a_publication_are_read_too() {
         let spaced = br#"{ "push": {"pub": {"offset": 3, "data": "a\"b"}, "channel": "room-12"} }"#;
         let data = &br#""a\"b""#[..];
-        let room = Some(12);
+        let room = Named::Room(12);
         assert_eq!(read(spaced), Message::Publication { room, data });
         let other = br#"{"push":{"channel":"news","pub":{"data":{"a":1}}}}"#;
         let data = &br#"{"a":1}"#[..];
-        assert_eq!(read(other), Message::Publication { room: None, data });
+        assert_eq!(read(other), Message::Publication { room: Named::Other, data });
     }
 
     #[test]
