@@ -2,13 +2,17 @@
 
 use crate::host::{self, Cpu};
 use crate::options::Clients;
-use crate::peer::Context;
-use crate::tally::Tally;
-use crate::worker::{self, CONNECTIONS_PER_WORKER, Progress, Share};
+use crate::peer::{Context, Publishers};
+use crate::tally::{Interval, Tally};
+use crate::target;
+use crate::worker::{
+    self, CONNECTIONS_PER_WORKER, Chat, Progress, Share, Totals, members_max, publications_of,
+};
 use ringcast::driver::doorbell::Doorbells;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,36 +25,56 @@ pub(crate) const POLL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Fleet {
     workers: Vec<Running>,
+    results: Receiver<Result<Tally, String>>,
+    intervals: Option<Receiver<Interval>>,
     bells: Doorbells,
     connections: u32,
+    rooms: u32,
 }
 
 #[derive(Debug)]
 struct Running {
     progress: Arc<Progress>,
-    thread: JoinHandle<Result<Tally, String>>,
+    thread: JoinHandle<()>,
+}
+
+/// What the workers are to do, apart from where the connections go.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    /// Run number in the payloads.
+    pub(crate) run: u16,
+    /// What clients publish, if they do.
+    pub(crate) chat: Option<Arc<Chat>>,
+    /// Mean life of a connection, once [`Fleet::churn`] is called.
+    pub(crate) life: Option<Duration>,
 }
 
 impl Fleet {
     /// Starts the workers and waits until their rings are set up. The error is of one that failed.
-    pub(crate) fn start(clients: &Clients, run: u16) -> Result<Self, String> {
-        let shares = shares(clients, run, host::raise_descriptor_limit())?;
+    pub(crate) fn start(clients: &Clients, work: &Work) -> Result<Self, String> {
+        let shares = shares(clients, work, host::raise_descriptor_limit())?;
         let bells = Doorbells::for_rings(shares.len() as u16)
             .map_err(|error| format!("eventfd: {error}"))?;
         let mut workers = Vec::with_capacity(shares.len());
+        let (to_results, results) = channel();
+        let (to_intervals, intervals) = channel();
         for share in shares {
             let progress = Arc::new(Progress::default());
             let (theirs, bells) = (Arc::clone(&progress), bells.clone());
+            let (to_results, to_intervals) = (to_results.clone(), to_intervals.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{}", share.worker))
-                .spawn(move || worker::run(share, &theirs, bells))
+                .spawn(move || worker::run(share, &theirs, bells, to_intervals, &to_results))
                 .map_err(|error| format!("thread: {error}"))?;
             workers.push(Running { progress, thread });
         }
-        let mut fleet = Self {
+        let fleet = Self {
             workers,
+            results,
+            intervals: Some(intervals),
             bells,
             connections: clients.connections,
+            rooms: clients.rooms(),
         };
         while fleet
             .workers
@@ -61,6 +85,11 @@ impl Fleet {
             std::thread::sleep(POLL);
         }
         Ok(fleet)
+    }
+
+    /// What the workers count in each second; to be taken once.
+    pub(crate) fn take_intervals(&mut self) -> Receiver<Interval> {
+        self.intervals.take().unwrap_or_else(|| channel().1)
     }
 
     /// Lets the workers connect.
@@ -75,7 +104,7 @@ impl Fleet {
     /// Connections that are still under way then count as failed. The error is a worker's that could
     /// not run.
     pub(crate) fn wait_connected(
-        &mut self,
+        &self,
         timeout: Duration,
         mut tick: impl FnMut(&Self),
     ) -> Result<(), String> {
@@ -97,9 +126,14 @@ impl Fleet {
         }
     }
 
-    /// Connections whose subscribe was confirmed.
+    /// Connections whose subscribe was confirmed for the first time.
     pub(crate) fn subscribed(&self) -> u64 {
         self.sum(|progress| u64::from(progress.subscribed.load(Relaxed)))
+    }
+
+    /// Connections that are subscribed now.
+    pub(crate) fn there(&self) -> u64 {
+        self.sum(|progress| u64::from(progress.there.load(Relaxed)))
     }
 
     /// Connections that failed at any time.
@@ -107,9 +141,24 @@ impl Fleet {
         self.sum(|progress| u64::from(progress.failed.load(Relaxed)))
     }
 
+    /// Connections that were subscribed again after they had dropped.
+    pub(crate) fn back(&self) -> u64 {
+        self.sum(|progress| progress.back.load(Relaxed))
+    }
+
+    /// Connections that were dropped on purpose.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.sum(|progress| progress.dropped.load(Relaxed))
+    }
+
     /// Publications delivered.
     pub(crate) fn delivered(&self) -> u64 {
         self.sum(|progress| progress.delivered.load(Relaxed))
+    }
+
+    /// Publications sent by clients.
+    pub(crate) fn published(&self) -> u64 {
+        self.sum(|progress| progress.published.load(Relaxed))
     }
 
     /// CPU time of each worker until now.
@@ -122,23 +171,87 @@ impl Fleet {
             .collect()
     }
 
-    /// Stops the workers, which count what is lost of `published` publications, and adds them up.
-    pub(crate) fn finish(self, published: u64) -> Result<Tally, String> {
+    /// Of what is due from `begin_ns` to `end_ns` the latency is measured.
+    pub(crate) fn measure(&self, (begin_ns, end_ns): (u64, u64)) {
         self.order(|progress| {
-            progress.published.store(published, Relaxed);
-            // Pairs with the worker's acquire load: it sees `published`.
+            progress.steady_from_ns.store(begin_ns, Relaxed);
+            // Pairs with the worker's acquire load: it sees the beginning.
+            progress.steady_to_ns.store(end_ns, Release);
+        });
+    }
+
+    /// Clients publish, on a schedule that starts at `start_ns`.
+    pub(crate) fn publish_from(&self, start_ns: u64) {
+        self.order(|progress| progress.publish_from_ns.store(start_ns, Relaxed));
+    }
+
+    /// Connections live as long as they are told, close and come again.
+    pub(crate) fn churn(&self) {
+        self.order(|progress| progress.churn.store(true, Relaxed));
+    }
+
+    /// Drops so many connections of a thousand at once.
+    pub(crate) fn drop_many(&self, permille: u32) {
+        self.order(|progress| progress.drop_permille.store(permille, Relaxed));
+    }
+
+    /// Clients publish no more and leave no more. How many publications each connection sent.
+    pub(crate) fn quieten(&self) -> Result<Arc<[u32]>, String> {
+        self.order(|progress| progress.quiet.store(true, Relaxed));
+        let mut all = Vec::with_capacity(self.connections as usize);
+        for worker in &self.workers {
+            loop {
+                if let Some(sent) = worker.progress.sent.get() {
+                    all.extend_from_slice(sent);
+                    break;
+                }
+                self.check_alive()?;
+                std::thread::sleep(POLL);
+            }
+        }
+        Ok(all.into())
+    }
+
+    /// Deliveries that `published` publications to the rooms in turn lead to, when all members are there;
+    /// to all who are there, when some are not.
+    pub(crate) fn expected_in_turn(&self, published: u64) -> u64 {
+        let there = self.subscribed();
+        if there < u64::from(self.connections) {
+            return there * (published / u64::from(self.rooms));
+        }
+        let rooms = self.rooms;
+        let of = |room: u32| {
+            let members = (self.connections.saturating_sub(room)).div_ceil(rooms);
+            u64::from(members) * u64::from(publications_of(room, rooms, published))
+        };
+        (0..rooms).map(of).sum()
+    }
+
+    /// Deliveries that `sent` has to lead to, when all members are there.
+    pub(crate) fn expected(&self, sent: &[u32]) -> u64 {
+        let members = |room: u32| (self.connections - room).div_ceil(self.rooms);
+        (0..)
+            .zip(sent)
+            .map(|(connection, sent)| {
+                u64::from(*sent) * u64::from(members(connection % self.rooms))
+            })
+            .sum()
+    }
+
+    /// Stops the workers, which count what is lost of `totals`, and adds them up. Their connections
+    /// are closed some time later, see [`Ended::join`].
+    pub(crate) fn finish(self, totals: &Totals) -> Result<(Tally, Ended), String> {
+        self.order(|progress| {
+            // Set once only: nobody else ends a fleet.
+            let _ = progress.totals.set(totals.clone());
+            // Pairs with the worker's acquire load: it sees `totals`.
             progress.stop.store(true, Release);
         });
         let mut all = Tally::new();
-        for worker in self.workers {
-            all.merge(
-                &worker
-                    .thread
-                    .join()
-                    .map_err(|_| "a worker panicked".to_owned())??,
-            );
+        for _ in &self.workers {
+            all.merge(&self.results.recv().map_err(|_| PANICKED.to_owned())??);
         }
-        Ok(all)
+        Ok((all, Ended(self.workers)))
     }
 
     fn order(&self, give: impl Fn(&Progress)) {
@@ -157,21 +270,39 @@ impl Fleet {
     }
 
     /// Workers end by themselves only when they cannot run.
-    fn check_alive(&mut self) -> Result<(), String> {
-        let ended = self
+    pub(crate) fn check_alive(&self) -> Result<(), String> {
+        match self
             .workers
             .iter()
-            .position(|worker| worker.thread.is_finished());
-        match ended.map(|index| self.workers.remove(index).thread.join()) {
-            None => Ok(()),
-            Some(Ok(Err(error))) => Err(error),
-            Some(_) => Err("a worker panicked".to_owned()),
+            .any(|worker| worker.thread.is_finished())
+        {
+            false => Ok(()),
+            true => match self.results.try_recv() {
+                Ok(Err(error)) => Err(error),
+                _ => Err(PANICKED.to_owned()),
+            },
+        }
+    }
+}
+
+const PANICKED: &str = "a worker panicked";
+
+/// Workers that have counted and are closing their connections.
+#[derive(Debug)]
+pub(crate) struct Ended(Vec<Running>);
+
+impl Ended {
+    /// Waits until all connections are closed.
+    pub(crate) fn join(self) {
+        for worker in self.0 {
+            // Its result is there already.
+            let _ = worker.thread.join();
         }
     }
 }
 
 /// Each worker's share of the connections, given the descriptor limit, which bounds a ring's table.
-fn shares(clients: &Clients, run: u16, descriptors: u64) -> Result<Vec<Share>, String> {
+fn shares(clients: &Clients, work: &Work, descriptors: u64) -> Result<Vec<Share>, String> {
     let all_cores = core_affinity::get_core_ids().unwrap_or_default();
     let cores: Vec<_> = match clients.cores.as_slice() {
         [] => all_cores,
@@ -198,24 +329,37 @@ fn shares(clients: &Clients, run: u16, descriptors: u64) -> Result<Vec<Share>, S
     let source_base = clients
         .source_base
         .or_else(|| is_loopback.then_some(Ipv4Addr::new(127, 0, 0, 0)));
-    let context = Arc::new(Context {
-        host: clients.target.to_string(),
-        path: clients.path.clone(),
-        run,
-    });
+    let context = Arc::new(context(clients, work));
     let share = |worker: u32| Share {
         worker: worker as u16,
         core: (!cores.is_empty()).then(|| cores[worker as usize % cores.len()]),
         connections: boundary(clients.connections, workers, worker)
             ..boundary(clients.connections, workers, worker + 1),
-        rooms: clients.rooms,
+        all_connections: clients.connections,
+        rooms: clients.rooms(),
         crowd: clients.crowd,
         target: clients.target,
         source_base,
         in_flight_max: clients.in_flight,
+        ramp_ns: clients.ramp.as_nanos() as u64,
+        life_ns: work.life.map(|life| life.as_nanos() as u64),
+        chat: work.chat.clone(),
         context: Arc::clone(&context),
     };
     Ok((0..workers).map(share).collect())
+}
+
+/// What the connections need to know.
+pub(crate) fn context(clients: &Clients, work: &Work) -> Context {
+    Context {
+        host: clients.target.to_string(),
+        dialect: target::dialect(clients),
+        run: work.run,
+        publishers: match work.chat {
+            None => Publishers::One,
+            Some(_) => Publishers::Members(members_max(clients.connections, clients.rooms())),
+        },
+    }
 }
 
 /// The first connection of a worker: shares differ by one at most.
@@ -229,6 +373,12 @@ mod tests {
     use crate::options::{Command, Options};
     use clap::Parser;
 
+    const WORK: Work = Work {
+        run: 0,
+        chat: None,
+        life: None,
+    };
+
     fn clients(arguments: &[&str]) -> Clients {
         let all = ["loadgen", "idle"].iter().chain(arguments);
         match Options::parse_from(all).command {
@@ -241,7 +391,7 @@ mod tests {
     fn every_connection_is_in_one_share_and_no_table_is_too_large() {
         for connections in ["1", "7", "20000", "50000", "1000000"] {
             let clients = clients(&["--connections", connections]);
-            let shares = shares(&clients, 0, 20_000).unwrap();
+            let shares = shares(&clients, &WORK, 20_000).unwrap();
             let mut next = 0;
             for share in &shares {
                 assert_eq!(share.connections.start, next);
@@ -255,18 +405,22 @@ mod tests {
     #[test]
     fn a_low_descriptor_limit_means_more_workers_or_a_clear_refusal() {
         let wanted = clients(&["--connections", "50000"]);
-        assert_eq!(shares(&wanted, 0, 1_024).unwrap().len(), 49);
+        assert_eq!(shares(&wanted, &WORK, 1_024).unwrap().len(), 49);
         let too_many = clients(&["--connections", "500000"]);
-        assert!(shares(&too_many, 0, 1_024).unwrap_err().contains("ulimit"));
+        assert!(
+            shares(&too_many, &WORK, 1_024)
+                .unwrap_err()
+                .contains("ulimit")
+        );
         let fixed = clients(&["--connections", "50000", "--workers", "2"]);
-        assert!(shares(&fixed, 0, 20_000).is_err());
-        assert_eq!(shares(&fixed, 0, 30_000).unwrap().len(), 2);
+        assert!(shares(&fixed, &WORK, 20_000).is_err());
+        assert_eq!(shares(&fixed, &WORK, 30_000).unwrap().len(), 2);
     }
 
     #[test]
     fn only_loopback_targets_have_chosen_sources() {
         let source =
-            |arguments: &[&str]| shares(&clients(arguments), 0, 20_000).unwrap()[0].source_base;
+            |arguments: &[&str]| shares(&clients(arguments), &WORK, 20_000).unwrap()[0].source_base;
         assert_eq!(source(&[]), Some(Ipv4Addr::new(127, 0, 0, 0)));
         assert_eq!(source(&["--target", "10.0.0.1:80"]), None);
         let chosen = source(&["--target", "10.0.0.1:80", "--source-base", "10.1.0.0"]);

@@ -1,4 +1,4 @@
-//! What the kernel counts of a process: CPU time and memory, from `/proc`.
+//! What the kernel counts of processes and sockets, from `/proc`.
 
 use std::io;
 use std::time::Duration;
@@ -33,6 +33,53 @@ pub(crate) struct Reading {
     pub(crate) system: Duration,
     /// Resident memory (VmRSS), bytes.
     pub(crate) rss_bytes: u64,
+    /// Resident memory with shared pages divided among those who share them, bytes; 0 where the kernel
+    /// does not tell it to us.
+    pub(crate) pss_bytes: u64,
+    /// Context switches of all threads, those that were forced on them included.
+    pub(crate) switches: u64,
+}
+
+impl Reading {
+    fn add(&mut self, other: &Self) {
+        self.cpu.run_ns += other.cpu.run_ns;
+        self.cpu.queued_ns += other.cpu.queued_ns;
+        self.user += other.user;
+        self.system += other.system;
+        self.rss_bytes += other.rss_bytes;
+        self.pss_bytes += other.pss_bytes;
+        self.switches += other.switches;
+    }
+}
+
+/// Reads the processes together; `None` when there are none. The error names the process.
+pub(crate) fn read_all(pids: &[u32]) -> Result<Option<Reading>, String> {
+    let mut all = None;
+    for pid in pids {
+        let reading = read_process(*pid).map_err(|error| format!("--server-pid {pid}: {error}"))?;
+        all.get_or_insert_with(Reading::default).add(&reading);
+    }
+    Ok(all)
+}
+
+/// Reads this process.
+pub(crate) fn read_own() -> Result<Reading, String> {
+    read_process(std::process::id()).map_err(|error| format!("/proc: {error}"))
+}
+
+/// Sockets of the network namespace: how many TCP has, and the kernel memory of their buffers, bytes.
+pub(crate) fn read_sockets() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    let value = |name| {
+        let mut words = line.split_ascii_whitespace();
+        words.find(|word| *word == name)?;
+        words.next()?.parse::<u64>().ok()
+    };
+    Some((
+        value("alloc")?,
+        value("mem")? * rustix::param::page_size() as u64,
+    ))
 }
 
 /// Reads the process `pid`.
@@ -42,12 +89,16 @@ pub(crate) fn read_process(pid: u32) -> io::Result<Reading> {
     let (user_ticks, system_ticks) = parse_stat(&stat).ok_or_else(unreadable)?;
     let tick = 1.0 / rustix::param::clock_ticks_per_second() as f64;
     let mut cpu = Cpu::default();
+    let mut switches = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end between the listing and the reading.
-        let path = task?.path().join("schedstat");
-        let Ok(text) = std::fs::read_to_string(path) else {
+        let path = task?.path();
+        let Ok(text) = std::fs::read_to_string(path.join("schedstat")) else {
             continue;
         };
+        if let Ok(status) = std::fs::read_to_string(path.join("status")) {
+            switches += parse_switches(&status);
+        }
         let thread = parse_schedstat(&text).ok_or_else(unreadable)?;
         cpu.run_ns += thread.run_ns;
         cpu.queued_ns += thread.queued_ns;
@@ -56,7 +107,12 @@ pub(crate) fn read_process(pid: u32) -> io::Result<Reading> {
         cpu,
         user: Duration::from_secs_f64(user_ticks as f64 * tick),
         system: Duration::from_secs_f64(system_ticks as f64 * tick),
-        rss_bytes: parse_rss(&status).ok_or_else(unreadable)?,
+        rss_bytes: parse_kib(&status, "VmRSS:").ok_or_else(unreadable)?,
+        pss_bytes: std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+            .ok()
+            .and_then(|text| parse_kib(&text, "Pss:"))
+            .unwrap_or(0),
+        switches,
     })
 }
 
@@ -105,12 +161,20 @@ fn parse_schedstat(text: &str) -> Option<Cpu> {
     })
 }
 
-fn parse_rss(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// The value of a line `name NNN kB`, bytes.
+fn parse_kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+fn parse_switches(status: &str) -> u64 {
+    let names = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
+    let values = status.lines().filter_map(|line| {
+        let value = names.iter().find_map(|name| line.strip_prefix(name))?;
+        value.trim().parse::<u64>().ok()
+    });
+    values.sum()
 }
 
 #[cfg(test)]
@@ -133,7 +197,12 @@ mod tests {
         }
         let after = read_process(std::process::id()).unwrap();
         assert!(after.cpu.since(before.cpu).run_ns > 1_000_000);
-        assert!(after.rss_bytes > 100_000);
+        assert!(after.rss_bytes > 100_000 && after.pss_bytes > 100_000);
+        assert!(after.switches >= before.switches);
+        assert!(read_all(&[]).unwrap().is_none());
+        let twice = read_all(&[std::process::id(), std::process::id()]).unwrap();
+        assert!(twice.unwrap().rss_bytes > after.rss_bytes);
+        assert!(read_sockets().is_some());
         assert!(read_process(u32::MAX).is_err());
     }
 }

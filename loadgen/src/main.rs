@@ -1,49 +1,140 @@
-//! Load generator and delivery checker for Ringcast.
+//! Load generator and delivery checker for Ringcast and its peers.
 //!
-//! One process holds all client connections, on rings of the broker's own driver, and publishes over
-//! the upstream protocol. Every upgrade is verified and every delivery is checked: nothing is sampled.
-//! Both ends of the load run on one host; the report says whether this end was short of CPU.
+//! One process holds all client connections, on rings of the broker's own driver, and publishes. Every
+//! upgrade is verified and every delivery is checked: nothing is sampled. Both ends of the load may run on
+//! one host; the report says whether this end was short of CPU.
 
+mod abuse;
+mod capacity;
+mod course;
+mod dialect;
+mod environment;
 mod fleet;
 mod host;
-mod message;
 mod options;
 mod order;
+mod outlet;
 mod payload;
 mod peer;
 mod presence;
+mod prometheus;
 mod publisher;
 mod recover;
 mod report;
 mod scenario;
+mod schedule;
 mod slow;
 mod tally;
+mod target;
 mod upgrade;
+mod verdict;
+mod view;
 mod worker;
 
 use clap::Parser;
-use options::{Command, Options};
+use options::{Command, Options, Output, RunFile};
+use report::Report;
+use std::io::Write;
 use std::process::ExitCode;
+use verdict::Verdict;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Exit code of a run that could not take place.
+const NO_RUN: u8 = 2;
+/// Slow readers of a thousand connections in `slow`, unless the options say otherwise.
+const SLOW_PERMILLE: u32 = 50;
+/// Connections of a room in `rooms`, unless the options say otherwise.
+const ROOM_MEMBERS: u32 = 10;
+
 fn main() -> ExitCode {
-    let (result, json) = match Options::parse().command {
-        Command::Fanout(fanout) => (scenario::fanout(&fanout), fanout.clients.json),
-        Command::Idle(idle) => (scenario::idle(&idle), idle.clients.json),
-        Command::Publish(publish) => (scenario::publish(&publish), publish.json),
-        Command::Presence(options) => (presence::run(&options), options.clients.json),
-        Command::Recover(recover) => (recover::run(&recover), recover.json),
-    };
-    match result {
-        Ok(report) => {
-            report.print(json);
-            ExitCode::from(u8::from(!report.ok))
-        }
+    match execute(Options::parse().command) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("loadgen: {error}");
-            ExitCode::from(2)
+            ExitCode::from(NO_RUN)
         }
+    }
+}
+
+fn execute(command: Command) -> Result<u8, String> {
+    match command {
+        Command::Run(file) => execute(read_scenario(&file)?),
+        Command::Capacity(options) => capacity::search(&options),
+        Command::Compare(options) => {
+            let (before, after) = (
+                report::read(&options.before)?,
+                report::read(&options.after)?,
+            );
+            // A reader that has seen enough closes the pipe.
+            let _ = write!(std::io::stdout(), "{}", report::compare(&before, &after));
+            Ok(0)
+        }
+        command => {
+            let report = run(&command)?;
+            if let Some(output) = output(&command) {
+                report.publish(output)?;
+            }
+            Ok(report.verdict.exit_code)
+        }
+    }
+}
+
+/// Runs a scenario. The error says why there was no run.
+fn run(command: &Command) -> Result<Report, String> {
+    let mut report = match command {
+        Command::Fanout(options) => scenario::fanout(options, None, 0),
+        Command::Rooms(options) => scenario::fanout(options, Some(ROOM_MEMBERS), 0),
+        Command::Slow(options) => scenario::fanout(options, None, SLOW_PERMILLE),
+        Command::Abuse(options) => scenario::abuse(options),
+        Command::Chat(options) => scenario::chat(options),
+        Command::Churn(options) => scenario::churn(options),
+        Command::Storm(options) => scenario::storm(options),
+        Command::Idle(options) => scenario::idle(options),
+        Command::Publish(options) => scenario::publish(options),
+        Command::Recover(options) => recover::run(options),
+        Command::Presence(options) => presence::run(options),
+        Command::Run(_) | Command::Capacity(_) | Command::Compare(_) => {
+            Err("no scenario".to_owned())
+        }
+    }?;
+    let thresholds = output(command).map_or(&[][..], |output| &output.threshold);
+    report.verdict = Verdict::new(&report, thresholds);
+    Ok(report)
+}
+
+/// What becomes of the report of a scenario.
+fn output(command: &Command) -> Option<&Output> {
+    Some(match command {
+        Command::Fanout(options) | Command::Rooms(options) | Command::Slow(options) => {
+            &options.output
+        }
+        Command::Abuse(options) => &options.fanout.output,
+        Command::Churn(options) => &options.fanout.output,
+        Command::Storm(options) => &options.fanout.output,
+        Command::Chat(options) => &options.output,
+        Command::Idle(options) => &options.output,
+        Command::Publish(options) => &options.output,
+        Command::Recover(options) => &options.output,
+        Command::Presence(options) => &options.output,
+        Command::Run(_) | Command::Capacity(_) | Command::Compare(_) => return None,
+    })
+}
+
+/// The scenario that a file and the options after it stand for. A mistake in either is clap's to tell,
+/// and ends the program.
+fn read_scenario(file: &RunFile) -> Result<Command, String> {
+    let name = file.file.display();
+    let text = std::fs::read_to_string(&file.file).map_err(|error| format!("{name}: {error}"))?;
+    let arguments = options::file_arguments(&text).map_err(|error| format!("{name}: {error}"))?;
+    let all = std::iter::once("loadgen".to_owned())
+        .chain(arguments)
+        .chain(file.options.iter().cloned());
+    match Options::parse_from(all).command {
+        Command::Run(_) | Command::Capacity(_) | Command::Compare(_) => {
+            Err(format!("{name}: `scenario` must name a scenario"))
+        }
+        command => Ok(command),
     }
 }

@@ -44,8 +44,19 @@ impl Order {
         }
     }
 
+    /// Whatever comes first is where it begins: for a subscriber that came while publications flowed.
+    pub(crate) fn from_first() -> Self {
+        Self {
+            next: 0,
+            gaps: None,
+        }
+    }
+
     /// Publication `number` has come.
     pub(crate) fn take(&mut self, number: u32) -> Arrival {
+        if self.next == 0 {
+            self.next = number;
+        }
         if number >= self.next {
             if number > self.next {
                 self.gaps.get_or_insert_default().add(self.next, number - 1);
@@ -74,10 +85,18 @@ impl Order {
         skipped
     }
 
-    /// How many of the publications 1 to `published` have not come.
+    /// How many before the latest one have not come.
+    pub(crate) fn gaps(&self) -> u32 {
+        self.gaps.as_ref().map_or(0, |gaps| gaps.missing())
+    }
+
+    /// How many of the publications 1 to `published` have not come; of those from the first that came
+    /// for [`Order::from_first`].
     pub(crate) fn missing(&self, published: u32) -> u32 {
-        let in_gaps = self.gaps.as_ref().map_or(0, |gaps| gaps.missing());
-        in_gaps + (published + 1).saturating_sub(self.next)
+        if self.next == 0 {
+            return 0;
+        }
+        self.gaps() + (published + 1).saturating_sub(self.next)
     }
 }
 
@@ -174,6 +193,14 @@ mod tests {
         assert_eq!(order.skip(5), 0);
         assert_eq!(order.take(8), New);
         assert_eq!((order.missing(8), order.missing(9)), (1, 2));
+    }
+
+    #[test]
+    fn one_who_came_later_misses_nothing_of_before() {
+        let mut order = Order::from_first();
+        assert_eq!(order.missing(9), 0);
+        assert_eq!((order.take(7), order.take(9)), (New, New));
+        assert_eq!((order.gaps(), order.missing(10)), (1, 2));
     }
 
     #[test]

@@ -5,10 +5,10 @@
 //! without a parser and without allocation:
 //!
 //! ```text
-//!  0   1    3     7      13       21      29        45          53        61        n-1
-//!  +---+----+-----+------+--------+-------+---------+-----------+---------+---------+---+
-//!  | " | rc | run | room | number | total | due, ns | delay, µs | check   | padding | " |
-//!  +---+----+-----+------+--------+-------+---------+-----------+---------+---------+---+
+//!  0   1    3     7      13       21          29        45          53        61        n-1
+//!  +---+----+-----+------+--------+-----------+---------+-----------+---------+---------+---+
+//!  | " | rc | run | room | number | publisher | due, ns | delay, µs | check   | padding | " |
+//!  +---+----+-----+------+--------+-----------+---------+-----------+---------+---------+---+
 //! ```
 
 /// Bytes of the smallest payload.
@@ -17,7 +17,7 @@ pub(crate) const PAYLOAD_BYTES_MIN: usize = 64;
 const RUN: usize = 3;
 const ROOM: usize = 7;
 const NUMBER: usize = 13;
-const TOTAL: usize = 21;
+const PUBLISHER: usize = 21;
 const DUE: usize = 29;
 const DELAY: usize = 45;
 const CHECK: usize = 53;
@@ -39,10 +39,10 @@ pub(crate) struct Stamp {
     pub(crate) run: u16,
     /// Number of the room, below [`ROOMS_MAX`].
     pub(crate) room: u32,
-    /// Position in the room, from 1 without gaps.
+    /// Position among the publisher's publications to the room, from 1 without gaps.
     pub(crate) number: u32,
-    /// Position among all publications of the run, from 0.
-    pub(crate) total: u32,
+    /// Which publisher of the room, from 0.
+    pub(crate) publisher: u32,
     /// When it should have been sent: nanoseconds of CLOCK_MONOTONIC.
     pub(crate) due_ns: u64,
     /// How much later than that it was handed to the socket, in microseconds.
@@ -81,11 +81,11 @@ impl Maker {
         let end = self.bytes.len() - 1;
         write_hex(&mut self.bytes[RUN..ROOM], u64::from(stamp.run));
         write_hex(&mut self.bytes[ROOM..NUMBER], u64::from(stamp.room));
-        write_hex(&mut self.bytes[NUMBER..TOTAL], u64::from(stamp.number));
-        write_hex(&mut self.bytes[TOTAL..DUE], u64::from(stamp.total));
+        write_hex(&mut self.bytes[NUMBER..PUBLISHER], u64::from(stamp.number));
+        write_hex(&mut self.bytes[PUBLISHER..DUE], u64::from(stamp.publisher));
         write_hex(&mut self.bytes[DUE..DELAY], stamp.due_ns);
         write_hex(&mut self.bytes[DELAY..CHECK], u64::from(stamp.delay_us));
-        let first = (stamp.total % 26) as usize;
+        let first = (stamp.number % 26) as usize;
         self.bytes[PADDING..end].copy_from_slice(&self.letters[first..][..end - PADDING]);
         let check = checksum(&self.bytes);
         write_hex(&mut self.bytes[CHECK..PADDING], u64::from(check));
@@ -104,8 +104,8 @@ pub(crate) fn read(payload: &[u8]) -> Result<Stamp, Damaged> {
     Ok(Stamp {
         run: read_hex(&payload[RUN..ROOM])? as u16,
         room: read_hex(&payload[ROOM..NUMBER])? as u32,
-        number: read_hex(&payload[NUMBER..TOTAL])? as u32,
-        total: read_hex(&payload[TOTAL..DUE])? as u32,
+        number: read_hex(&payload[NUMBER..PUBLISHER])? as u32,
+        publisher: read_hex(&payload[PUBLISHER..DUE])? as u32,
         due_ns: read_hex(&payload[DUE..DELAY])?,
         delay_us: read_hex(&payload[DELAY..CHECK])? as u32,
     })
@@ -158,7 +158,7 @@ mod tests {
         run: 0xbeef,
         room: 4_999,
         number: 20,
-        total: 99_999,
+        publisher: 99_999,
         due_ns: u64::MAX - 7,
         delay_us: 1_234,
     };

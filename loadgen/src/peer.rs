@@ -1,22 +1,23 @@
 //! One client connection, without its socket: bytes in, bytes to send out.
 //!
-//! Upgrade, connect and subscribe in one message, then publications and pings until the end. An idle
-//! subscribed peer is [`PEER_BYTES_MAX`] bytes at most and has nothing on the heap.
+//! Upgrade, what the server's protocol wants for a subscription, then publications and pings until the
+//! end. An idle subscribed peer is [`PEER_BYTES_MAX`] bytes at most and has nothing on the heap.
 #![expect(
     clippy::box_collection,
     reason = "one word instead of three in every peer, and almost always absent"
 )]
 
-use crate::message::{self, Body, Message, ROOM_PREFIX};
+use crate::dialect::{Dialect, Line, Named, Session};
 use crate::order::{Arrival, Order};
-use crate::payload;
-use crate::tally::{Failure, Tally};
+use crate::payload::{self, Maker, Stamp};
+use crate::tally::{Failure, Tally, record};
 use crate::upgrade::{self, Numbers};
 use ringcast::wire::frame::{Opcode, Role, write_client_frame};
 use ringcast::wire::message::{Assembler, Incoming};
+use std::sync::Arc;
 
 /// Bytes of a peer.
-pub(crate) const PEER_BYTES_MAX: usize = 72;
+pub(crate) const PEER_BYTES_MAX: usize = 120;
 const _: () = assert!(
     size_of::<Peer>() <= PEER_BYTES_MAX,
     "there are a million of them"
@@ -25,18 +26,26 @@ const _: () = assert!(
 /// Payload bytes of one message from the server: we chose it, and it may batch.
 const MESSAGE_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
-const CONNECT_ID: u32 = 1;
-const SUBSCRIBE_ID: u32 = 2;
-
 /// What all peers of a run share.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     /// Value of the `Host` field.
     pub(crate) host: String,
-    /// Path of the WebSocket endpoint.
-    pub(crate) path: String,
+    /// What the server speaks.
+    pub(crate) dialect: Arc<dyn Dialect>,
     /// Run number in the payloads that count.
     pub(crate) run: u16,
+    /// Who publishes.
+    pub(crate) publishers: Publishers,
+}
+
+/// Who publishes to a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publishers {
+    /// One, who is no member.
+    One,
+    /// Every member; this many at most.
+    Members(u32),
 }
 
 /// How far a peer has come.
@@ -46,43 +55,91 @@ pub(crate) enum Stage {
     Connecting,
     /// The upgrade request was sent; the bytes of its answer, while incomplete.
     Upgrading(Option<Box<Vec<u8>>>),
-    /// Connect and subscribe were sent.
-    Joining {
-        /// Whether the connect command was confirmed.
-        connected: bool,
-    },
-    /// The subscribe command was confirmed.
+    /// The WebSocket is open.
+    Joining,
+    /// The subscription was confirmed.
     Subscribed,
     /// Failed or closed.
     Gone {
-        /// Whether it had been [`Stage::Subscribed`]: then what it missed is lost.
-        was_subscribed: bool,
+        /// Whether what it missed since then is lost.
+        misses: bool,
     },
+}
+
+/// The publications that a peer has seen.
+#[derive(Debug)]
+enum Seen {
+    /// Of the one publisher.
+    One(Order),
+    /// Of every member.
+    Members(Box<Members>),
+}
+
+/// What a member of a chat has seen, and what it sent.
+#[derive(Debug)]
+struct Members {
+    /// By member, itself included.
+    orders: Vec<Order>,
+    sent: u32,
 }
 
 /// One client connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
     stage: Stage,
-    /// The room that it subscribes to.
-    room: u32,
-    order: Order,
+    session: Session,
+    seen: Seen,
     assembler: Assembler,
     /// What key and masks are made from.
     seed: u64,
+    since: Since,
+    /// When its connect was due, or when it was dropped; nanoseconds.
+    pub(crate) since_ns: u64,
     /// Bytes that wait for the send in flight.
     unsent: Option<Box<Vec<u8>>>,
 }
 
+/// Whether a peer is there from before the first publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// It is: everything is expected.
+    Start,
+    /// It comes while publications flow: what follows its first one is expected.
+    Later,
+}
+
 impl Peer {
     /// A peer whose TCP connect was just started.
-    pub(crate) fn new(room: u32, seed: u64) -> Self {
+    pub(crate) fn new(
+        connection: u32,
+        room: u32,
+        seed: u64,
+        since: Since,
+        publishers: Publishers,
+    ) -> Self {
+        let order = || match since {
+            Since::Start => Order::new(),
+            Since::Later => Order::from_first(),
+        };
+        let seen = match publishers {
+            Publishers::One => Seen::One(order()),
+            Publishers::Members(members) => Seen::Members(Box::new(Members {
+                orders: (0..members).map(|_| order()).collect(),
+                sent: 0,
+            })),
+        };
         Self {
             stage: Stage::Connecting,
-            room,
-            order: Order::new(),
+            session: Session {
+                room,
+                connection,
+                ..Session::default()
+            },
+            seen,
             assembler: Assembler::with_message_max(Role::Client, MESSAGE_BYTES_MAX),
             seed,
+            since,
+            since_ns: 0,
             unsent: None,
         }
     }
@@ -92,21 +149,65 @@ impl Peer {
         &self.stage
     }
 
-    /// Number of its room.
-    pub(crate) fn room(&self) -> u32 {
-        self.room
+    /// Whether it has neither been subscribed nor failed yet.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Connecting | Stage::Upgrading(_) | Stage::Joining
+        )
     }
 
-    /// Ends it: what it was before.
+    /// Whether it is there from the start.
+    pub(crate) fn since(&self) -> Since {
+        self.since
+    }
+
+    /// Number of its room.
+    pub(crate) fn room(&self) -> u32 {
+        self.session.room
+    }
+
+    /// Number of the connection in the run.
+    pub(crate) fn connection(&self) -> u32 {
+        self.session.connection
+    }
+
+    /// Publications that it sent.
+    pub(crate) fn sent(&self) -> u32 {
+        match &self.seen {
+            Seen::One(_) => 0,
+            Seen::Members(members) => members.sent,
+        }
+    }
+
+    /// Ends it by the server's or the host's fault: what it misses from now on is lost.
     pub(crate) fn end(&mut self) -> Stage {
-        self.unsent = None;
-        self.assembler = Assembler::with_message_max(Role::Client, 0);
-        let was_subscribed = match self.stage {
+        let misses = match self.stage {
             Stage::Subscribed => true,
-            Stage::Gone { was_subscribed } => was_subscribed,
+            Stage::Gone { misses } => misses,
             _ => false,
         };
-        std::mem::replace(&mut self.stage, Stage::Gone { was_subscribed })
+        self.leave(misses)
+    }
+
+    /// Ends it on purpose: nothing more is expected. What is missing until now.
+    pub(crate) fn drop_out(&mut self) -> u64 {
+        let gaps = match &self.seen {
+            Seen::One(order) => u64::from(order.gaps()),
+            Seen::Members(members) => {
+                let gaps = members.orders.iter().map(|order| u64::from(order.gaps()));
+                gaps.sum()
+            }
+        };
+        let was_subscribed = matches!(self.leave(false), Stage::Subscribed);
+        if was_subscribed { gaps } else { 0 }
+    }
+
+    fn leave(&mut self, misses: bool) -> Stage {
+        self.unsent = None;
+        self.session.rest = None;
+        self.assembler = Assembler::with_message_max(Role::Client, 0);
+        std::mem::replace(&mut self.stage, Stage::Gone { misses })
     }
 
     /// Keeps bytes until the send in flight is done.
@@ -122,7 +223,10 @@ impl Peer {
     /// TCP is connected: appends the upgrade request to `out`.
     pub(crate) fn handle_connected(&mut self, context: &Context, out: &mut Vec<u8>) {
         self.stage = Stage::Upgrading(None);
-        upgrade::write_request(out, &context.host, &context.path, self.seed);
+        let mut path = Vec::with_capacity(64);
+        context.dialect.write_path(&self.session, &mut path);
+        let subprotocol = context.dialect.subprotocol();
+        upgrade::write_request(out, &context.host, &path, subprotocol, self.seed);
     }
 
     /// Bytes came in at `now_ns`: counts what they bring and appends what is to be sent to `out`.
@@ -134,46 +238,76 @@ impl Peer {
         tally: &mut Tally,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
-        match &mut self.stage {
-            Stage::Upgrading(head) => {
-                let mut head = head.take().unwrap_or_default();
-                head.extend_from_slice(input);
-                let Some(head_bytes) = upgrade::check_response(&head, self.seed)? else {
-                    self.stage = Stage::Upgrading(Some(head));
-                    return Ok(());
-                };
-                self.stage = Stage::Joining { connected: false };
-                self.write_commands(out);
-                self.handle_frames(&mut head[head_bytes..], now_ns, context, tally, out)
-            }
-            _ => self.handle_frames(input, now_ns, context, tally, out),
+        let Stage::Upgrading(head) = &mut self.stage else {
+            return self.handle_frames(input, now_ns, context, tally, out);
+        };
+        let mut head = head.take().unwrap_or_default();
+        head.extend_from_slice(input);
+        let subprotocol = context.dialect.subprotocol();
+        let Some(head_bytes) = upgrade::check_response(&head, subprotocol, self.seed)? else {
+            self.stage = Stage::Upgrading(Some(head));
+            return Ok(());
+        };
+        self.stage = Stage::Joining;
+        let (session, mut hearing) = self.hearing(now_ns, context, tally, out);
+        context.dialect.handle_open(session, &mut hearing);
+        self.handle_frames(&mut head[head_bytes..], now_ns, context, tally, out)
+    }
+
+    /// Publishes, if it is subscribed; a publication that was due at `due_ns`. Whether it did.
+    pub(crate) fn publish(
+        &mut self,
+        due_ns: u64,
+        now_ns: u64,
+        member: u32,
+        context: &Context,
+        maker: &mut Maker,
+        (tally, out): (&mut Tally, &mut Vec<u8>),
+    ) -> bool {
+        let Seen::Members(members) = &mut self.seen else {
+            return false;
+        };
+        if !matches!(self.stage, Stage::Subscribed) {
+            return false;
+        }
+        members.sent += 1;
+        let number = members.sent;
+        let late_ns = now_ns.saturating_sub(due_ns);
+        let payload = maker.make(&Stamp {
+            run: context.run,
+            room: self.session.room,
+            number,
+            publisher: member,
+            due_ns,
+            delay_us: u32::try_from(late_ns / 1_000).unwrap_or(u32::MAX),
+        });
+        tally.published += 1;
+        record(&mut tally.schedule_lag, late_ns);
+        let (session, mut hearing) = self.hearing(now_ns, context, tally, out);
+        context.dialect.publish(session, payload, &mut hearing);
+        true
+    }
+
+    /// Appends a close frame to `out`, if the WebSocket is open.
+    pub(crate) fn write_close(&self, out: &mut Vec<u8>) {
+        if matches!(self.stage, Stage::Joining | Stage::Subscribed) {
+            let normal = 1000u16.to_be_bytes();
+            write_client_frame(out, Opcode::Close, mask(self.seed), &normal);
         }
     }
 
-    /// Publications that did not come, of `published` in its room.
-    pub(crate) fn lost(&self, published: u32) -> u64 {
-        match self.stage {
-            Stage::Subscribed
-            | Stage::Gone {
-                was_subscribed: true,
-            } => u64::from(self.order.missing(published)),
-            _ => 0,
+    /// Publications that did not come, given how many each publisher of its room sent.
+    pub(crate) fn lost(&self, published: impl Fn(u32) -> u32) -> u64 {
+        if !matches!(self.stage, Stage::Subscribed | Stage::Gone { misses: true }) {
+            return 0;
         }
-    }
-
-    /// Connect and subscribe in one message, as the official JavaScript client sends them.
-    fn write_commands(&self, out: &mut Vec<u8>) {
-        let commands = format!(
-            "{{\"id\":{CONNECT_ID},\"connect\":{{\"name\":\"loadgen\"}}}}\n\
-             {{\"id\":{SUBSCRIBE_ID},\"subscribe\":{{\"channel\":\"{ROOM_PREFIX}{}\"}}}}",
-            self.room
-        );
-        write_client_frame(out, Opcode::Text, self.mask(), commands.as_bytes());
-    }
-
-    fn mask(&self) -> [u8; 4] {
-        // Unlike the key's numbers, but as random.
-        (Numbers::new(!self.seed).next() as u32).to_ne_bytes()
+        match &self.seen {
+            Seen::One(order) => u64::from(order.missing(published(0))),
+            Seen::Members(members) => (0..)
+                .zip(&members.orders)
+                .map(|(member, order)| u64::from(order.missing(published(member))))
+                .sum(),
+        }
     }
 
     fn handle_frames(
@@ -187,18 +321,14 @@ impl Peer {
         let mut assembler = std::mem::replace(&mut self.assembler, Assembler::new(Role::Client));
         while let Some(incoming) = assembler.next(&mut input)? {
             match incoming {
-                Incoming::Message {
-                    opcode: Opcode::Text,
-                    payload,
-                } => {
-                    let lines = payload.strip_suffix(b"\n").unwrap_or(payload);
-                    for line in lines.split(|byte| *byte == b'\n') {
-                        self.handle_line(line, now_ns, context, tally, out)?;
-                    }
+                Incoming::Message { opcode, payload } => {
+                    let (session, mut hearing) = self.hearing(now_ns, context, tally, out);
+                    let dialect = &context.dialect;
+                    dialect.handle_message(session, opcode, payload, &mut hearing)?;
                 }
-                Incoming::Message { .. } => return Err(Failure::Message),
                 Incoming::Ping(payload) => {
-                    write_client_frame(out, Opcode::Pong, self.mask(), payload);
+                    tally.pings += 1;
+                    write_client_frame(out, Opcode::Pong, mask(self.seed), payload);
                 }
                 Incoming::Pong(_) => {}
                 Incoming::Close { code, .. } => return Err(Failure::Closed(code.unwrap_or(0))),
@@ -208,90 +338,105 @@ impl Peer {
         Ok(())
     }
 
-    fn handle_line(
-        &mut self,
-        line: &[u8],
+    fn hearing<'a>(
+        &'a mut self,
         now_ns: u64,
         context: &Context,
-        tally: &mut Tally,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Failure> {
-        match message::read(line) {
-            Message::Publication { room, data } => {
-                self.handle_publication(room, data, now_ns, context, tally);
-                Ok(())
-            }
-            Message::Ping => {
-                tally.pings += 1;
-                write_client_frame(out, Opcode::Text, self.mask(), b"{}");
-                Ok(())
-            }
-            Message::Reply { id, body } => self.handle_reply(id, body),
-            Message::OtherPush | Message::Unknown => Err(Failure::Message),
-        }
+        tally: &'a mut Tally,
+        out: &'a mut Vec<u8>,
+    ) -> (&'a mut Session, Hearing<'a>) {
+        let hearing = Hearing {
+            stage: &mut self.stage,
+            seen: &mut self.seen,
+            room: self.session.room,
+            seed: self.seed,
+            run: context.run,
+            now_ns,
+            tally,
+            out,
+        };
+        (&mut self.session, hearing)
+    }
+}
+
+/// A peer while its dialect speaks.
+struct Hearing<'a> {
+    stage: &'a mut Stage,
+    seen: &'a mut Seen,
+    room: u32,
+    seed: u64,
+    run: u16,
+    now_ns: u64,
+    tally: &'a mut Tally,
+    out: &'a mut Vec<u8>,
+}
+
+impl Line for Hearing<'_> {
+    fn send(&mut self, opcode: Opcode, payload: &[u8]) {
+        write_client_frame(self.out, opcode, mask(self.seed), payload);
     }
 
-    fn handle_reply(&mut self, id: u32, body: Body) -> Result<(), Failure> {
-        match (&self.stage, id, body) {
-            (Stage::Joining { connected: false }, CONNECT_ID, Body::Connected) => {
-                self.stage = Stage::Joining { connected: true };
-                Ok(())
-            }
-            (Stage::Joining { connected: true }, SUBSCRIBE_ID, Body::Subscribed) => {
-                self.stage = Stage::Subscribed;
-                Ok(())
-            }
-            (_, CONNECT_ID, Body::Error(code)) => Err(Failure::ConnectRefused(code)),
-            (_, SUBSCRIBE_ID, Body::Error(code)) => Err(Failure::SubscribeRefused(code)),
-            _ => Err(Failure::Message),
-        }
+    fn subscribed(&mut self) {
+        *self.stage = Stage::Subscribed;
     }
 
-    fn handle_publication(
-        &mut self,
-        room: Option<u32>,
-        data: &[u8],
-        now_ns: u64,
-        context: &Context,
-        tally: &mut Tally,
-    ) {
+    fn publication(&mut self, room: Named, data: &[u8]) {
         let Ok(stamp) = payload::read(data) else {
-            tally.damaged += 1;
+            self.tally.damaged += 1;
             return;
         };
-        if stamp.run != context.run {
-            tally.foreign += 1;
+        if stamp.run != self.run {
+            self.tally.foreign += 1;
             return;
         }
-        if stamp.room != self.room || room != Some(self.room) {
-            tally.misrouted += 1;
+        let is_ours = matches!(room, Named::Unnamed) || room == Named::Room(self.room);
+        let order = match self.seen {
+            Seen::One(order) => (stamp.publisher == 0).then_some(order),
+            Seen::Members(members) => members.orders.get_mut(stamp.publisher as usize),
+        };
+        let Some(order) = order.filter(|_| is_ours && stamp.room == self.room) else {
+            self.tally.misrouted += 1;
             return;
-        }
-        match self.order.take(stamp.number) {
-            Arrival::New => tally.deliver(&stamp, now_ns),
+        };
+        match order.take(stamp.number) {
+            Arrival::New => self.tally.deliver(&stamp, self.now_ns),
             Arrival::Late => {
-                tally.reordered += 1;
-                tally.deliver(&stamp, now_ns);
+                self.tally.reordered += 1;
+                self.tally.deliver(&stamp, self.now_ns);
             }
-            Arrival::Repeated => tally.duplicated += 1,
+            Arrival::Repeated => self.tally.duplicated += 1,
         }
     }
+
+    fn published(&mut self, refusal: Option<u32>) {
+        self.tally.refused += u64::from(refusal.is_some());
+    }
+
+    fn pinged(&mut self) {
+        self.tally.pings += 1;
+    }
+}
+
+fn mask(seed: u64) -> [u8; 4] {
+    // Unlike the key's numbers, but as random.
+    (Numbers::new(!seed).next() as u32).to_ne_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payload::{Maker, Stamp};
+    use crate::dialect::CentrifugoJson;
     use ringcast::wire::frame::write_server_header;
     use tungstenite::handshake::derive_accept_key;
 
     const SEED: u64 = 99;
 
-    fn context() -> Context {
+    fn context(publishers: Publishers) -> Context {
         Context {
             host: "127.0.0.1:8000".to_owned(),
-            path: "/connection/websocket".to_owned(),
+            dialect: Arc::new(CentrifugoJson::new("/connection/websocket")),
             run: 1,
+            publishers,
         }
     }
 
@@ -315,11 +460,12 @@ mod tests {
         bytes
     }
 
-    fn publication(number: u32) -> Vec<u8> {
+    fn publication_of(publisher: u32, number: u32) -> Vec<u8> {
         let stamp = Stamp {
             run: 1,
             room: 5,
             number,
+            publisher,
             ..Stamp::default()
         };
         let mut maker = Maker::new(100);
@@ -329,41 +475,60 @@ mod tests {
         ))
     }
 
-    fn feed(peer: &mut Peer, tally: &mut Tally, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
-        let mut out = Vec::new();
-        peer.handle_bytes(&mut bytes.to_vec(), 1, &context(), tally, &mut out)?;
-        Ok(out)
+    fn publication(number: u32) -> Vec<u8> {
+        publication_of(0, number)
     }
 
-    fn connected() -> Peer {
-        let mut peer = Peer::new(5, SEED);
-        peer.handle_connected(&context(), &mut Vec::new());
-        peer
+    struct Run {
+        peer: Peer,
+        context: Context,
+        tally: Tally,
     }
 
-    fn subscribed() -> (Peer, Tally) {
-        let (mut peer, mut tally) = (connected(), Tally::new());
-        feed(&mut peer, &mut tally, &opening()).unwrap();
-        assert!(matches!(peer.stage(), Stage::Subscribed));
-        (peer, tally)
+    impl Run {
+        fn connected(publishers: Publishers, since: Since) -> Self {
+            let context = context(publishers);
+            let mut peer = Peer::new(17, 5, SEED, since, publishers);
+            peer.handle_connected(&context, &mut Vec::new());
+            Self {
+                peer,
+                context,
+                tally: Tally::new(),
+            }
+        }
+
+        fn subscribed(publishers: Publishers) -> Self {
+            let mut run = Self::connected(publishers, Since::Start);
+            run.feed(&opening()).unwrap();
+            assert!(matches!(run.peer.stage(), Stage::Subscribed));
+            run
+        }
+
+        fn feed(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+            let (mut out, mut bytes) = (Vec::new(), bytes.to_vec());
+            let (context, tally) = (&self.context, &mut self.tally);
+            self.peer
+                .handle_bytes(&mut bytes, 1, context, tally, &mut out)?;
+            Ok(out)
+        }
     }
 
     #[test]
     fn bytes_one_by_one_are_as_good_as_all_at_once() {
-        let (mut peer, mut tally) = (connected(), Tally::new());
+        let mut run = Run::connected(Publishers::One, Since::Start);
         let mut bytes = opening();
         bytes.extend(publication(1));
         for byte in bytes {
-            feed(&mut peer, &mut tally, &[byte]).unwrap();
+            run.feed(&[byte]).unwrap();
         }
-        assert!(matches!(peer.stage(), Stage::Subscribed));
-        assert_eq!((tally.delivered, peer.lost(1)), (1, 0));
+        assert!(matches!(run.peer.stage(), Stage::Subscribed));
+        assert_eq!((run.tally.delivered, run.peer.lost(|_| 1)), (1, 0));
     }
 
     #[test]
     fn a_ping_is_answered() {
-        let (mut peer, mut tally) = subscribed();
-        let mut pong = feed(&mut peer, &mut tally, &text("{}")).unwrap();
+        let mut run = Run::subscribed(Publishers::One);
+        let mut pong = run.feed(&text("{}")).unwrap();
         let mut server = Assembler::new(Role::Server);
         let opcode = Opcode::Text;
         let payload = &b"{}"[..];
@@ -371,12 +536,12 @@ mod tests {
             server.next(&mut &mut pong[..]),
             Ok(Some(Incoming::Message { opcode, payload }))
         );
-        assert_eq!(tally.pings, 1);
+        assert_eq!(run.tally.pings, 1);
     }
 
     #[test]
     fn every_fault_of_a_delivery_has_its_count() {
-        let (mut peer, mut tally) = subscribed();
+        let mut run = Run::subscribed(Publishers::One);
         let mut damaged = publication(4);
         damaged[90] ^= 1;
         let mut misrouted = publication(6);
@@ -389,34 +554,72 @@ mod tests {
             &damaged,
             &publication(5),
             &misrouted,
+            // Of a publisher that the room does not have.
+            &publication_of(1, 1),
         ] {
-            feed(&mut peer, &mut tally, bytes).unwrap();
+            run.feed(bytes).unwrap();
         }
+        let tally = &run.tally;
         assert_eq!(tally.delivered, 3);
         assert_eq!((tally.reordered, tally.duplicated), (1, 1));
-        assert_eq!((tally.damaged, tally.misrouted), (1, 1));
+        assert_eq!((tally.damaged, tally.misrouted), (1, 2));
         // 3 never came, 4 came damaged, 6 under the wrong name.
-        assert_eq!(peer.lost(6), 3);
+        assert_eq!(run.peer.lost(|_| 6), 3);
     }
 
     #[test]
-    fn a_refusal_is_a_failure_with_its_code() {
-        let (mut peer, mut tally) = (connected(), Tally::new());
+    fn each_member_of_a_chat_has_an_order_of_its_own() {
+        let mut run = Run::subscribed(Publishers::Members(3));
+        for (member, number) in [(0, 1), (2, 1), (0, 2), (2, 3)] {
+            run.feed(&publication_of(member, number)).unwrap();
+        }
+        // One of member 2 is missing, and both of member 1.
+        assert_eq!(run.peer.lost(|member| [2, 2, 3][member as usize]), 3);
+        assert_eq!((run.tally.delivered, run.tally.reordered), (4, 0));
+    }
+
+    #[test]
+    fn a_member_publishes_to_its_room() {
+        let mut run = Run::subscribed(Publishers::Members(3));
+        let (mut maker, mut out) = (Maker::new(64), Vec::new());
+        let to = (&mut run.tally, &mut out);
+        assert!(
+            run.peer
+                .publish(10, 20_000, 1, &run.context, &mut maker, to)
+        );
+        let mut server = Assembler::new(Role::Server);
+        let Ok(Some(Incoming::Message { payload, .. })) = server.next(&mut &mut out[..]) else {
+            panic!("no message");
+        };
+        let data = payload.windows(4).position(|w| w == b"\"rc0").unwrap();
+        let stamp = payload::read(&payload[data..][..64]).unwrap();
+        assert_eq!((stamp.publisher, stamp.number, stamp.delay_us), (1, 1, 19));
+        assert_eq!((run.peer.sent(), run.tally.published), (1, 1));
+    }
+
+    #[test]
+    fn who_drops_out_has_lost_only_what_was_missing_before() {
+        let mut run = Run::connected(Publishers::One, Since::Later);
+        run.feed(&opening()).unwrap();
+        for number in [7, 9] {
+            run.feed(&publication(number)).unwrap();
+        }
+        assert_eq!(run.peer.drop_out(), 1);
+        assert_eq!(run.peer.lost(|_| 20), 0);
+    }
+
+    #[test]
+    fn a_refusal_or_a_close_is_a_failure_with_its_code() {
+        let mut run = Run::connected(Publishers::One, Since::Start);
         let refusal = r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#;
         let mut bytes = opening();
         let frame = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
         bytes.truncate(frame);
         bytes.extend(text(r#"{"id":1,"connect":{"client":"c","version":"v"}}"#));
         bytes.extend(text(refusal));
-        assert_eq!(
-            feed(&mut peer, &mut tally, &bytes),
-            Err(Failure::SubscribeRefused(103))
-        );
-        let (mut peer, mut tally) = subscribed();
+        assert_eq!(run.feed(&bytes), Err(Failure::SubscribeRefused(103)));
+        let mut run = Run::subscribed(Publishers::One);
         let close = b"\x88\x02\x0b\xb9";
-        assert_eq!(
-            feed(&mut peer, &mut tally, close),
-            Err(Failure::Closed(3001))
-        );
+        assert_eq!(run.feed(close), Err(Failure::Closed(3001)));
     }
 }

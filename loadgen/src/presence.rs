@@ -3,14 +3,15 @@
 //! All subscribe, as in `idle`. Then a connection of its own asks for the presence statistics of every
 //! room, and once more after all have left at once.
 
-use crate::fleet::POLL;
-use crate::message::ROOM_PREFIX;
+use crate::dialect::ROOM_PREFIX;
+use crate::fleet::{POLL, Work};
 use crate::options::{Clients, Presence};
 use crate::publisher;
 use crate::report::{PresenceReport, Report};
-use crate::scenario::{Stage, check_target};
+use crate::scenario::{Marks, Stage};
+use crate::target;
 use crate::upgrade::{self, Numbers};
-use crate::worker::room_of;
+use crate::worker::{Totals, room_of};
 use ringcast::wire::frame::{Opcode, Role, write_client_frame};
 use ringcast::wire::message::{Assembler, Incoming};
 use serde::Deserialize;
@@ -27,26 +28,34 @@ const QUESTIONS_MAX: usize = 50;
 
 /// Runs the scenario. The error says why there was no run.
 pub(crate) fn run(options: &Presence) -> Result<Report, String> {
-    let clients = Clients {
-        rooms: options.small_rooms + 1,
-        crowd: options.big_room.min(options.clients.connections),
-        ..options.clients.clone()
-    };
+    let mut clients = options.clients.clone().with_rooms(options.small_rooms + 1);
+    clients.crowd = options.big_room.min(clients.connections);
+    let rooms = clients.rooms();
     let expected = expected(&clients);
-    check_target(clients.target)?;
-    let stage = Stage::connect(&clients, publisher::run_number())?;
-    let before = stage.mark()?;
+    target::check(clients.target)?;
+    let work = Work {
+        run: publisher::run_number(),
+        chat: None,
+        life: None,
+    };
+    let stage = Stage::connect(&clients, &work, &options.observe, &options.output)?;
+    let begin = stage.mark()?;
     let mut desk = Desk::connect(&clients).map_err(|error| format!("presence: {error}"))?;
     let mut ask = |rooms| {
         desk.ask(rooms)
             .map_err(|error| format!("presence: {error}"))
     };
-    let there = ask(clients.rooms)?;
-    let after = stage.mark()?;
-    let (tally, readings) = stage.finish(0)?;
+    let there = ask(rooms)?;
+    let marks = Marks {
+        first_ns: 0,
+        begin,
+        end: stage.mark()?,
+    };
+    let (tally, ended, readings, course) = stage.finish(&Totals::InTurn(0))?;
+    ended.join();
     let left = Instant::now();
     let is_empty = loop {
-        if ask(clients.rooms)?.iter().all(|count| *count == 0) {
+        if ask(rooms)?.iter().all(|count| *count == 0) {
             break true;
         }
         if left.elapsed() > LEAVE_TIMEOUT {
@@ -55,7 +64,7 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
         std::thread::sleep(POLL);
     };
     let presence = PresenceReport {
-        rooms: clients.rooms,
+        rooms,
         rooms_right: there
             .iter()
             .zip(&expected)
@@ -69,15 +78,16 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
             && tally.subscribed == u64::from(clients.connections)
             && presence.is_right(),
         presence: Some(presence),
-        ..readings.report(&clients, &tally, &before, &after, 0)
+        course,
+        ..readings.report(&clients, &tally, &marks)
     })
 }
 
 /// Clients of each room.
 fn expected(clients: &Clients) -> Vec<u32> {
-    let mut counts = vec![0; clients.rooms as usize];
+    let mut counts = vec![0; clients.rooms() as usize];
     for connection in 0..clients.connections {
-        counts[room_of(connection, clients.rooms, clients.crowd) as usize] += 1;
+        counts[room_of(connection, clients.rooms(), clients.crowd) as usize] += 1;
     }
     counts
 }
@@ -119,11 +129,18 @@ impl Desk {
         let mut numbers = Numbers::new(crate::host::now_ns());
         let seed = numbers.next();
         let mut out = Vec::new();
-        upgrade::write_request(&mut out, &clients.target.to_string(), &clients.path, seed);
+        let path = clients.path.as_deref().unwrap_or("/connection/websocket");
+        upgrade::write_request(
+            &mut out,
+            &clients.target.to_string(),
+            path.as_bytes(),
+            None,
+            seed,
+        );
         stream.write_all(&out)?;
         // Nothing follows the response until the client speaks.
         let mut head = Vec::new();
-        while upgrade::check_response(&head, seed)
+        while upgrade::check_response(&head, None, seed)
             .map_err(|failure| failure.to_string())?
             .is_none()
         {

@@ -1,21 +1,21 @@
-//! Publishing over the upstream protocol, from a thread of its own.
+//! Publishing from a thread of its own, through any [`Outlet`].
 //!
 //! Publication n goes to room n modulo rooms. With a rate the schedule is open: publication n is due
-//! at a time that does not depend on the broker, and that time is in its payload, so that a broker that
-//! falls behind shows it in the latencies instead of slowing the load (no coordinated omission).
-//! Without a rate each is due when it is made, as fast as the broker's credit lets them go.
+//! at a time that does not depend on the server, and that time is in its payload, so that a server that
+//! falls behind shows it in the latencies instead of slowing the load (no coordinated omission). How much
+//! later it was handed over is in the payload too: that gives the latency which a client sees that waits.
+//! Without a rate each is due when it is made, as fast as the server takes them.
 
 use crate::host;
-use crate::message::ROOM_PREFIX;
-use crate::options::{Key, Publications};
+use crate::outlet::{Confirm, Confirmation, Outlet};
 use crate::payload::{Maker, Stamp};
-use ringcast::base::Content;
-use ringcast::client::{AckLevel, Answer, ClientError, Message, Receipt, Upstream};
-use std::net::SocketAddr;
+use crate::schedule::Schedule;
+use crate::tally::{histogram, record};
+use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Publications after which answers are collected, and a rate is looked at.
+/// Publications after which answers are collected, and orders are looked at.
 const CHECK_EVERY: u64 = 256;
 
 /// What to publish.
@@ -25,18 +25,18 @@ pub(crate) struct Plan {
     pub(crate) run: u16,
     /// Rooms to publish to in turn.
     pub(crate) rooms: u32,
-    /// Publications in all.
-    pub(crate) publications: u64,
+    /// How many, and when.
+    pub(crate) schedule: Schedule,
+    /// When the schedule starts, nanoseconds; 0: at once.
+    pub(crate) start_ns: u64,
     /// Bytes of one payload.
     pub(crate) payload_bytes: usize,
-    /// Publications per second, or as fast as they go.
-    pub(crate) rate: Option<f64>,
-    /// Publications that are due at the same time.
-    pub(crate) burst: u32,
-    /// Acknowledgement of each.
-    pub(crate) level: AckLevel,
-    /// Publications at the end that are acknowledged `Sequenced` whatever the level of the others.
-    /// With one for every room (see [`Plan::settle_every_room`]) their offsets are checked too.
+    /// Answer to each.
+    pub(crate) confirm: Confirm,
+    /// Publications without their answer at a time, if that is bounded.
+    pub(crate) window: Option<u32>,
+    /// Publications at the end that are confirmed `Sequenced` whatever the others have.
+    /// With one for every room (see [`Plan::settle_every_room`]) their places are checked too.
     pub(crate) closing: u64,
 }
 
@@ -45,35 +45,47 @@ pub(crate) struct Plan {
 pub(crate) struct Progress {
     /// Publications handed to the connection.
     pub(crate) published: AtomicU64,
+    /// Most that one was late since this was last set to 0, nanoseconds.
+    pub(crate) late_ns_max: AtomicU64,
     /// Order: stop before the end.
     pub(crate) stop: AtomicBool,
 }
 
 /// What came of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outcome {
     /// Publications handed to the connection.
     pub(crate) published: u64,
-    /// Acknowledgements.
+    /// Answers that it was taken.
     pub(crate) acknowledged: u64,
     /// Refused publications.
     pub(crate) refused: u64,
-    /// Rooms whose last publication was acknowledged with an offset that covers all to the room.
+    /// Rooms whose last publication was confirmed with a place that covers all to the room.
     pub(crate) rooms_settled: u64,
-    /// Of those, rooms with a greater offset: others published to them, or did so before.
+    /// Of those, rooms with a greater place: others published to them, or did so before.
     pub(crate) rooms_shared: u64,
-    /// Nanoseconds from the first publication to the last acknowledgement.
+    /// Nanoseconds from the first publication to the last answer.
     pub(crate) elapsed_ns: u64,
-    /// Nanoseconds that the publication handed over latest was behind its schedule.
-    pub(crate) late_ns_max: u64,
+    /// How much later than due each was handed over, nanoseconds.
+    pub(crate) late: Histogram<u64>,
     /// Why it ended early, or the text of a refusal.
     pub(crate) error: Option<String>,
 }
 
-/// Connects to the broker.
-pub(crate) fn connect(upstream: SocketAddr, key: Option<&Key>) -> Result<Upstream, ClientError> {
-    let key = key.map(|key| (key.id.as_str(), key.secret.as_slice()));
-    Upstream::connect(upstream, "loadgen", key)
+impl Outcome {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            published: 0,
+            acknowledged: 0,
+            refused: 0,
+            rooms_settled: 0,
+            rooms_shared: 0,
+            elapsed_ns: 0,
+            late: histogram(3),
+            error: None,
+        }
+    }
 }
 
 /// A run number that the runs before very likely did not have.
@@ -82,54 +94,54 @@ pub(crate) fn run_number() -> u16 {
 }
 
 impl Plan {
-    /// The plan of `options` for `rooms` rooms, without rate or acknowledgements.
-    pub(crate) fn new(options: &Publications, rooms: u32) -> Self {
+    /// `schedule` to `rooms` rooms, without answers but the last.
+    pub(crate) fn new(schedule: Schedule, rooms: u32, payload_bytes: usize) -> Self {
         Self {
             run: run_number(),
             rooms,
-            publications: u64::from(options.messages) * u64::from(rooms),
-            payload_bytes: options.payload,
-            rate: None,
-            burst: 1,
-            level: AckLevel::None,
+            schedule,
+            start_ns: 0,
+            payload_bytes,
+            confirm: Confirm::No,
+            window: None,
             closing: 1,
         }
     }
 
-    /// Has the last publication to every room acknowledged with its offset. A room takes publications
+    /// Has the last publication to every room confirmed with its place. A room takes publications
     /// in order, so that answers for all that went before.
     pub(crate) fn settle_every_room(&mut self) {
         self.closing = u64::from(self.rooms);
     }
 
-    /// Whether the offsets of the closing publications are checked.
+    /// Whether the places of the closing publications are checked.
     pub(crate) fn settles_every_room(&self) -> bool {
         self.closing == u64::from(self.rooms)
     }
 }
 
 /// Publishes the plan.
-pub(crate) fn run(plan: &Plan, upstream: Upstream, progress: &Progress) -> Outcome {
+pub(crate) fn run(plan: &Plan, outlet: Box<dyn Outlet>, progress: &Progress) -> Outcome {
     let mut publisher = Publisher {
         plan,
-        upstream,
-        outcome: Outcome::default(),
+        outlet,
+        outcome: Outcome::new(),
         unanswered: 0,
         closing_request: None,
         settled: vec![false; plan.rooms as usize],
     };
-    let start_ns = host::now_ns();
+    let start_ns = host::now_ns().max(plan.start_ns);
     if let Err(error) = publisher.run(start_ns, progress) {
-        publisher.outcome.error.get_or_insert(error.to_string());
+        publisher.outcome.error.get_or_insert(error);
     }
     let outcome = &mut publisher.outcome;
     if outcome.elapsed_ns == 0 {
-        outcome.elapsed_ns = host::now_ns() - start_ns;
+        outcome.elapsed_ns = host::now_ns().saturating_sub(start_ns);
     }
     if plan.settles_every_room() && outcome.rooms_settled < u64::from(plan.rooms) {
         let missing = u64::from(plan.rooms) - outcome.rooms_settled;
         outcome.error.get_or_insert(format!(
-            "{missing} rooms without an acknowledgement of their last publication"
+            "{missing} rooms without a confirmation of their last publication"
         ));
     }
     publisher.outcome
@@ -137,113 +149,116 @@ pub(crate) fn run(plan: &Plan, upstream: Upstream, progress: &Progress) -> Outco
 
 struct Publisher<'a> {
     plan: &'a Plan,
-    upstream: Upstream,
+    outlet: Box<dyn Outlet>,
     outcome: Outcome,
-    /// Requests with an acknowledgement that has not come.
+    /// Requests with an answer that has not come.
     unanswered: u64,
     /// Request of the first of the closing publications; the others follow it.
     closing_request: Option<u64>,
-    /// By room: whether its last publication was acknowledged.
+    /// By room: whether its last publication was confirmed.
     settled: Vec<bool>,
 }
 
 impl Publisher<'_> {
-    fn run(&mut self, start_ns: u64, progress: &Progress) -> Result<(), ClientError> {
+    fn run(&mut self, start_ns: u64, progress: &Progress) -> Result<(), String> {
         let plan = self.plan;
+        let publications = plan.schedule.publications();
         let mut maker = Maker::new(plan.payload_bytes);
-        let names: Vec<String> = (0..plan.rooms)
-            .map(|room| format!("{ROOM_PREFIX}{room}"))
-            .collect();
         let (mut room, mut number) = (0, 1);
-        for total in 0..plan.publications {
-            let (due_ns, late_ns) = match plan.rate {
-                Some(rate) => self.wait_until_due(start_ns, total, rate)?,
-                None => (host::now_ns(), 0),
-            };
-            self.outcome.late_ns_max = self.outcome.late_ns_max.max(late_ns);
+        self.wait_until(start_ns)?;
+        for total in 0..publications {
+            let after_ns = plan.schedule.due_ns(total);
+            let due_ns = after_ns.map_or_else(host::now_ns, |after_ns| start_ns + after_ns);
+            self.wait_until(due_ns)?;
+            self.wait_for_window()?;
+            let late_ns = host::now_ns().saturating_sub(due_ns);
+            record(&mut self.outcome.late, late_ns);
+            progress.late_ns_max.fetch_max(late_ns, Relaxed);
             let payload = maker.make(&Stamp {
                 run: plan.run,
                 room,
                 number,
-                total: total as u32,
+                publisher: 0,
                 due_ns,
                 delay_us: u32::try_from(late_ns / 1_000).unwrap_or(u32::MAX),
             });
-            let is_closing = total + plan.closing >= plan.publications;
-            let level = if is_closing {
-                AckLevel::Sequenced
-            } else {
-                plan.level
+            let is_closing = total + plan.closing >= publications;
+            let confirm = match (is_closing, plan.confirm, plan.window) {
+                (true, _, _) => Confirm::Sequenced,
+                (false, Confirm::No, Some(_)) => Confirm::Taken,
+                (false, confirm, _) => confirm,
             };
-            let message = Message::new(Content::Json, payload, level);
-            let request = self.upstream.send(&names[room as usize], &message)?;
+            let request = self.outlet.send(room, payload, confirm)?;
             if is_closing {
                 self.closing_request.get_or_insert(request);
             }
-            self.unanswered += u64::from(level != AckLevel::None);
+            self.unanswered += u64::from(confirm != Confirm::No);
             self.outcome.published = total + 1;
             (room, number) = match room + 1 {
                 next if next == plan.rooms => (0, number + 1),
                 next => (next, number),
             };
+            progress.published.store(total + 1, Relaxed);
             if total % CHECK_EVERY == 0 {
-                progress.published.store(total + 1, Relaxed);
                 self.collect_answers()?;
                 if progress.stop.load(Relaxed) {
                     break;
                 }
             }
         }
-        self.upstream.flush()?;
+        self.outlet.flush()?;
         progress.published.store(self.outcome.published, Relaxed);
         self.finish(start_ns)
     }
 
-    /// Waits until publication `total` is due; what was sent before is flushed before the wait. When
-    /// it was due, and how late it is.
-    fn wait_until_due(
-        &mut self,
-        start_ns: u64,
-        total: u64,
-        rate: f64,
-    ) -> Result<(u64, u64), ClientError> {
-        let tick = total / u64::from(self.plan.burst);
-        let after_s = tick as f64 * f64::from(self.plan.burst) / rate;
-        let due_ns = start_ns + (after_s * 1e9) as u64;
+    /// Waits until `due_ns`; what was sent before is flushed before the wait.
+    fn wait_until(&mut self, due_ns: u64) -> Result<(), String> {
         if due_ns > host::now_ns() {
-            self.upstream.flush()?;
+            self.outlet.flush()?;
             let wait_ns = due_ns.saturating_sub(host::now_ns());
             std::thread::sleep(Duration::from_nanos(wait_ns));
         }
-        Ok((due_ns, host::now_ns().saturating_sub(due_ns)))
+        Ok(())
     }
 
-    fn collect_answers(&mut self) -> Result<(), ClientError> {
-        while let Some(answer) = self.upstream.poll_ack()? {
+    /// Waits until another publication may be without its answer.
+    fn wait_for_window(&mut self) -> Result<(), String> {
+        while self
+            .plan
+            .window
+            .is_some_and(|window| self.unanswered >= u64::from(window))
+        {
+            let answer = self.outlet.wait()?;
             self.take_answer(answer);
         }
         Ok(())
     }
 
-    fn take_answer(&mut self, answer: Answer) {
+    fn collect_answers(&mut self) -> Result<(), String> {
+        while let Some(answer) = self.outlet.poll()? {
+            self.take_answer(answer);
+        }
+        Ok(())
+    }
+
+    fn take_answer(&mut self, answer: Confirmation) {
         match answer.result {
-            Ok(receipt) => {
+            Ok(place) => {
                 self.outcome.acknowledged += 1;
-                self.settle(answer.request, &receipt);
+                self.settle(answer.request, place);
             }
             Err(refusal) => {
                 self.outcome.refused += 1;
-                let text = refusal.to_string();
-                self.outcome.error.get_or_insert(text);
+                self.outcome.error.get_or_insert(refusal);
             }
         }
-        // Refusals come at every level, so there may be more answers than were asked for.
+        // Refusals come for every publication, so there may be more answers than were asked for.
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
-    /// Checks the acknowledgement of a room's last publication: an offset below the number of
-    /// publications to the room means that some were not sequenced.
-    fn settle(&mut self, request: u64, receipt: &Receipt) {
+    /// Checks the answer to a room's last publication: a place below the number of publications to
+    /// the room means that some have none.
+    fn settle(&mut self, request: u64, place: Option<u64>) {
         let (true, Some(first)) = (self.plan.settles_every_room(), self.closing_request) else {
             return;
         };
@@ -254,26 +269,27 @@ impl Publisher<'_> {
         let Some(settled) = self.settled.get_mut(room as usize) else {
             return;
         };
-        let published = self.plan.publications / u64::from(self.plan.rooms);
-        let offset = receipt.offset.0;
-        if receipt.level != AckLevel::Sequenced || offset < published {
+        let published = self.plan.schedule.publications() / u64::from(self.plan.rooms);
+        let place = place.unwrap_or(0);
+        if place < published {
             self.outcome.error.get_or_insert(format!(
-                "{ROOM_PREFIX}{room} is at offset {offset} after {published} publications"
+                "{}{room} is at offset {place} after {published} publications",
+                crate::dialect::ROOM_PREFIX
             ));
         } else if !std::mem::replace(settled, true) {
             self.outcome.rooms_settled += 1;
-            self.outcome.rooms_shared += u64::from(offset > published);
+            self.outcome.rooms_shared += u64::from(place > published);
         }
     }
 
-    /// Waits for the last acknowledgement, which stops the clock, then for refusals that may follow.
-    fn finish(&mut self, start_ns: u64) -> Result<(), ClientError> {
+    /// Waits for the last answer, which stops the clock, then for refusals that may follow.
+    fn finish(&mut self, start_ns: u64) -> Result<(), String> {
         while self.unanswered > 0 {
-            let answer = self.upstream.wait_ack()?;
+            let answer = self.outlet.wait()?;
             self.take_answer(answer);
         }
         self.outcome.elapsed_ns = host::now_ns() - start_ns;
-        self.upstream.ping()?;
+        self.outlet.settle()?;
         self.collect_answers()
     }
 }

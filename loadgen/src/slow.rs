@@ -1,29 +1,36 @@
-//! Clients that subscribe and then read nothing.
+//! Clients that subscribe and then read nothing, or little.
 //!
 //! Plain blocking sockets, because a ring's multishot receive would read. Their receive buffers are as
 //! small as the kernel makes them, so that the server soon has nowhere to put what it sends. What the
 //! server did about each is looked up at the end.
 
-use crate::message::{self, Body, Message, ROOM_PREFIX};
-use crate::tally::Failure;
-use crate::upgrade::{self, Numbers};
-use ringcast::wire::frame::{Opcode, Role, write_client_frame};
-use ringcast::wire::message::{Assembler, Incoming};
-use serde::Serialize;
+use crate::peer::{Context, Peer, Publishers, Since};
+use crate::tally::{Failure, Tally};
+use crate::upgrade::Numbers;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const RECEIVE_BUFFER_BYTES: usize = 2 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Clients that read nothing.
+/// How often slow readers read.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Clients that read nothing, or little.
 #[derive(Debug)]
-pub(crate) struct SlowReaders(Vec<TcpStream>);
+pub(crate) struct SlowReaders {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<SlowOutcome>,
+}
 
 /// What became of them.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SlowOutcome {
     /// Slow readers in all.
     pub(crate) readers: u32,
@@ -34,41 +41,72 @@ pub(crate) struct SlowOutcome {
 }
 
 impl SlowReaders {
-    /// Connects and subscribes `count` clients; reader i to room i modulo `rooms`.
+    /// Connects and subscribes `count` clients; reader i to room i modulo `rooms`. Each then reads
+    /// `bytes_per_second`.
     pub(crate) fn connect(
         count: u32,
         rooms: u32,
         target: SocketAddrV4,
-        path: &str,
+        context: &Context,
+        bytes_per_second: u32,
     ) -> Result<Self, String> {
         let mut numbers = Numbers::new(crate::host::now_ns());
         let readers = (0..count).map(|index| {
-            subscribe(target, path, index % rooms, numbers.next())
+            // Named apart from the connections that are counted.
+            let name = u32::MAX - index;
+            let seed = numbers.next();
+            let peer = Peer::new(name, index % rooms, seed, Since::Later, Publishers::One);
+            subscribe(target, context, peer)
                 .map_err(|error| format!("slow reader {index}: {error}"))
         });
-        Ok(Self(readers.collect::<Result<_, _>>()?))
+        let streams: Vec<_> = readers.collect::<Result<_, _>>()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("slow-readers".to_owned())
+            .spawn(move || read_slowly(streams, bytes_per_second, &theirs))
+            .map_err(|error| format!("thread: {error}"))?;
+        Ok(Self { stop, thread })
     }
 
     /// Reads what waits, to see whom the server has cut off.
-    pub(crate) fn finish(self) -> SlowOutcome {
-        let mut outcome = SlowOutcome::default();
-        for mut stream in self.0 {
-            outcome.readers += 1;
-            if is_cut(&mut stream) {
-                outcome.cut += 1;
-            } else {
-                outcome.held += 1;
+    pub(crate) fn finish(self) -> Result<SlowOutcome, String> {
+        self.stop.store(true, Relaxed);
+        self.thread.thread().unpark();
+        self.thread
+            .join()
+            .map_err(|_| "the slow readers panicked".to_owned())
+    }
+}
+
+fn read_slowly(streams: Vec<TcpStream>, bytes_per_second: u32, stop: &AtomicBool) -> SlowOutcome {
+    let mut bytes = vec![0; (bytes_per_second / 10) as usize];
+    while !stop.load(Relaxed) {
+        if !bytes.is_empty() {
+            for mut stream in &streams {
+                let _ = stream.set_nonblocking(true);
+                // Whoever was cut off is counted at the end.
+                let _ = stream.read(&mut bytes);
             }
         }
-        outcome
+        std::thread::park_timeout(TURN);
     }
+    let mut outcome = SlowOutcome::default();
+    for mut stream in streams {
+        outcome.readers += 1;
+        if is_cut(&mut stream) {
+            outcome.cut += 1;
+        } else {
+            outcome.held += 1;
+        }
+    }
+    outcome
 }
 
 fn subscribe(
     target: SocketAddrV4,
-    path: &str,
-    room: u32,
-    seed: u64,
+    context: &Context,
+    mut peer: Peer,
 ) -> Result<TcpStream, Box<dyn std::error::Error>> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     // Before the connect: it decides which window the handshake offers.
@@ -76,78 +114,21 @@ fn subscribe(
     socket.connect(&target.into())?;
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let mut out = Vec::new();
-    upgrade::write_request(&mut out, &target.to_string(), path, seed);
-    stream.write_all(&out)?;
-    let mut input = Vec::new();
-    let head_bytes = loop {
-        read_some(&mut stream, &mut input)?;
-        if let Some(bytes) = upgrade::check_response(&input, seed).map_err(text)? {
-            break bytes;
-        }
-    };
-    input.drain(..head_bytes);
-    let commands = format!(
-        "{{\"id\":1,\"connect\":{{\"name\":\"slow\"}}}}\n\
-         {{\"id\":2,\"subscribe\":{{\"channel\":\"{ROOM_PREFIX}{room}\"}}}}"
-    );
-    out.clear();
-    write_client_frame(
-        &mut out,
-        Opcode::Text,
-        (seed as u32).to_ne_bytes(),
-        commands.as_bytes(),
-    );
-    stream.write_all(&out)?;
-    let mut assembler = Assembler::new(Role::Client);
-    while !is_subscribed(&mut assembler, &mut input)? {
-        input.clear();
-        read_some(&mut stream, &mut input)?;
-    }
-    Ok(stream)
-}
-
-fn read_some(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<(), std::io::Error> {
-    let mut buffer = [0; 1024];
-    match stream.read(&mut buffer)? {
-        0 => Err(ErrorKind::UnexpectedEof.into()),
-        count => {
-            input.extend_from_slice(&buffer[..count]);
-            Ok(())
-        }
-    }
-}
-
-fn is_subscribed(assembler: &mut Assembler, input: &mut [u8]) -> Result<bool, String> {
-    let mut input = input;
-    while let Some(incoming) = assembler
-        .next(&mut input)
-        .map_err(|_| text(Failure::Frame))?
-    {
-        let Incoming::Message { payload, .. } = incoming else {
-            continue;
+    let (mut out, mut buffer) = (Vec::new(), [0; 1024]);
+    let mut tally = Tally::new();
+    peer.handle_connected(context, &mut out);
+    while peer.is_under_way() {
+        stream.write_all(&out)?;
+        out.clear();
+        let input = match stream.read(&mut buffer)? {
+            0 => return Err(Failure::Ended.to_string().into()),
+            count => &mut buffer[..count],
         };
-        for line in payload.split(|byte| *byte == b'\n') {
-            match message::read(line) {
-                Message::Reply {
-                    id: 2,
-                    body: Body::Subscribed,
-                } => return Ok(true),
-                Message::Reply {
-                    body: Body::Error(code),
-                    ..
-                } => {
-                    return Err(text(Failure::SubscribeRefused(code)));
-                }
-                _ => {}
-            }
-        }
+        peer.handle_bytes(input, 0, context, &mut tally, &mut out)
+            .map_err(|failure| failure.to_string())?;
     }
-    Ok(false)
-}
-
-fn text(failure: Failure) -> String {
-    failure.to_string()
+    stream.write_all(&out)?;
+    Ok(stream)
 }
 
 /// Reads until nothing more is there: whether the stream's end, or an error, was behind it. What the

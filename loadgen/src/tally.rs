@@ -1,4 +1,5 @@
-//! What the workers count. One tally per worker, merged at the end.
+//! What the workers count. One tally per worker, merged at the end; and an interval per worker and
+//! second, for the course of the run.
 
 use crate::payload::Stamp;
 use hdrhistogram::Histogram;
@@ -22,6 +23,8 @@ pub(crate) enum Failure {
     UpgradeMalformed,
     /// `Sec-WebSocket-Accept` is missing or wrong.
     AcceptKey,
+    /// The server did not choose the subprotocol that it was asked for.
+    Subprotocol,
     /// The connect command was answered with this error code.
     ConnectRefused(u32),
     /// The subscribe command was answered with this error code.
@@ -57,6 +60,7 @@ impl fmt::Display for Failure {
             Self::UpgradeStatus(status) => write!(f, "upgrade: status {status}"),
             Self::UpgradeMalformed => f.write_str("upgrade: no valid response"),
             Self::AcceptKey => f.write_str("upgrade: wrong accept key"),
+            Self::Subprotocol => f.write_str("upgrade: without the subprotocol asked for"),
             Self::ConnectRefused(code) => write!(f, "connect command: error {code}"),
             Self::SubscribeRefused(code) => write!(f, "subscribe command: error {code}"),
             Self::NotRecoverable => f.write_str("subscribe command: the room is not recoverable"),
@@ -71,13 +75,80 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What one worker counted in one second.
+#[derive(Clone, Debug)]
+pub(crate) struct Interval {
+    /// Which second: of CLOCK_MONOTONIC.
+    pub(crate) second: u64,
+    /// Publications that came for the first time.
+    pub(crate) delivered: u64,
+    /// Their latencies from when they were due.
+    pub(crate) latency: Histogram<u64>,
+    /// Longest turn of the loop.
+    pub(crate) loop_lag_ns_max: u64,
+}
+
+impl Interval {
+    /// Adds what another worker counted in the same second.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.latency
+            .add(&other.latency)
+            .expect("histograms that grow hold every value");
+        self.loop_lag_ns_max = self.loop_lag_ns_max.max(other.loop_lag_ns_max);
+    }
+
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            second: 0,
+            delivered: 0,
+            latency: histogram(2),
+            loop_lag_ns_max: 0,
+        }
+    }
+}
+
+/// Records a time.
+pub(crate) fn record(histogram: &mut Histogram<u64>, ns: u64) {
+    record_many(histogram, ns, 1);
+}
+
+/// Records a time so many times.
+pub(crate) fn record_many(histogram: &mut Histogram<u64>, ns: u64, count: u64) {
+    // A histogram that grows takes every value.
+    let _ = histogram.record_n(ns.min(LATENCY_NS_MAX), count);
+}
+
+/// An empty histogram of nanoseconds with this many significant digits. It grows with what it holds:
+/// hundreds of workers have several each.
+pub(crate) fn histogram(digits: u8) -> Histogram<u64> {
+    let mut histogram = Histogram::new(digits).expect("a small number of digits");
+    histogram.auto(true);
+    histogram
+}
+
 /// Counts of one worker, or of all.
 #[derive(Debug)]
 pub(crate) struct Tally {
+    /// The steady phase, nanoseconds: of what is due in it the latency is measured.
+    pub(crate) steady_ns: (u64, u64),
+    /// Since the last [`Tally::take_interval`].
+    interval: Interval,
     /// Connections whose subscribe was confirmed.
     pub(crate) subscribed: u64,
     /// Connections that failed before or after that, by why.
     pub(crate) failures: BTreeMap<Failure, u64>,
+    /// Connections that were ended on purpose.
+    pub(crate) dropped: u64,
+    /// Connections that were subscribed again after they had been dropped.
+    pub(crate) back: u64,
+    /// Attempts of these to connect that failed and were repeated, by why.
+    pub(crate) retries: BTreeMap<Failure, u64>,
+    /// Publications that clients sent.
+    pub(crate) published: u64,
+    /// Of those, publications that the server refused.
+    pub(crate) refused: u64,
     /// Publications that came for the first time, in order or late.
     pub(crate) delivered: u64,
     /// Publications that never came to a subscriber.
@@ -98,6 +169,14 @@ pub(crate) struct Tally {
     pub(crate) received_bytes: u64,
     /// Times that a receive waited for buffers.
     pub(crate) enobufs: u64,
+    /// From when a connect was due until the subscribe was confirmed.
+    pub(crate) connect_latency: Histogram<u64>,
+    /// From the drop of a connection until it was subscribed again.
+    pub(crate) back_latency: Histogram<u64>,
+    /// How long what came waited for its turn in the worker's loop.
+    pub(crate) loop_lag: Histogram<u64>,
+    /// How late publications of clients were sent.
+    pub(crate) schedule_lag: Histogram<u64>,
     /// From when a publication was due.
     pub(crate) due_latency: Histogram<u64>,
     /// From when a publication was handed to the publisher's socket.
@@ -113,10 +192,18 @@ pub(crate) struct Tally {
 impl Tally {
     /// All zero.
     pub(crate) fn new() -> Self {
-        let histogram = || {
-            Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 3).expect("the bounds are in order")
-        };
         Self {
+            steady_ns: (0, u64::MAX),
+            interval: Interval::new(),
+            dropped: 0,
+            back: 0,
+            retries: BTreeMap::new(),
+            published: 0,
+            refused: 0,
+            connect_latency: histogram(2),
+            back_latency: histogram(2),
+            loop_lag: histogram(2),
+            schedule_lag: histogram(2),
             subscribed: 0,
             failures: BTreeMap::new(),
             delivered: 0,
@@ -129,8 +216,8 @@ impl Tally {
             pings: 0,
             received_bytes: 0,
             enobufs: 0,
-            due_latency: histogram(),
-            sent_latency: histogram(),
+            due_latency: histogram(3),
+            sent_latency: histogram(3),
             first_connect_ns: None,
             last_subscribed_ns: None,
             last_delivered_ns: None,
@@ -153,9 +240,31 @@ impl Tally {
         self.last_delivered_ns = Some(now_ns);
         let sent_ns = stamp.due_ns + u64::from(stamp.delay_us) * 1_000;
         let due = now_ns.saturating_sub(stamp.due_ns);
-        self.due_latency.saturating_record(due);
-        self.sent_latency
-            .saturating_record(now_ns.saturating_sub(sent_ns));
+        self.interval.delivered += 1;
+        record(&mut self.interval.latency, due);
+        let (begin_ns, end_ns) = self.steady_ns;
+        if (begin_ns..end_ns).contains(&stamp.due_ns) {
+            record(&mut self.due_latency, due);
+            record(&mut self.sent_latency, now_ns.saturating_sub(sent_ns));
+        }
+    }
+
+    /// Counts one turn of the worker's loop: `events` in `turn_ns`. What came last waited that long.
+    pub(crate) fn turn(&mut self, events: u64, turn_ns: u64) {
+        if events > 0 {
+            record_many(&mut self.loop_lag, turn_ns, events);
+            self.interval.loop_lag_ns_max = self.interval.loop_lag_ns_max.max(turn_ns);
+        }
+    }
+
+    /// What was counted since the last call, as of `second`; `None` when nothing was.
+    pub(crate) fn take_interval(&mut self, second: u64) -> Option<Interval> {
+        if self.interval.delivered == 0 && self.interval.loop_lag_ns_max == 0 {
+            return None;
+        }
+        let mut interval = std::mem::replace(&mut self.interval, Interval::new());
+        interval.second = second;
+        Some(interval)
     }
 
     /// Whether every connection stood and every publication came once, whole and in order.
@@ -171,6 +280,13 @@ impl Tally {
     /// Adds another worker's counts.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.subscribed += other.subscribed;
+        self.dropped += other.dropped;
+        self.back += other.back;
+        for (failure, count) in &other.retries {
+            *self.retries.entry(*failure).or_default() += count;
+        }
+        self.published += other.published;
+        self.refused += other.refused;
         for (failure, count) in &other.failures {
             *self.failures.entry(*failure).or_default() += count;
         }
@@ -185,11 +301,15 @@ impl Tally {
         self.received_bytes += other.received_bytes;
         self.enobufs += other.enobufs;
         for (mine, theirs) in [
+            (&mut self.connect_latency, &other.connect_latency),
+            (&mut self.back_latency, &other.back_latency),
+            (&mut self.loop_lag, &other.loop_lag),
+            (&mut self.schedule_lag, &other.schedule_lag),
             (&mut self.due_latency, &other.due_latency),
             (&mut self.sent_latency, &other.sent_latency),
         ] {
             mine.add(theirs)
-                .expect("all histograms have the same bounds");
+                .expect("histograms that grow hold every value");
         }
         let starts = [self.first_connect_ns, other.first_connect_ns];
         self.first_connect_ns = starts.into_iter().flatten().min();

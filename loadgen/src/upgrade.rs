@@ -51,24 +51,40 @@ pub(crate) fn key(seed: u64) -> [u8; 24] {
 }
 
 /// Appends the request.
-pub(crate) fn write_request(out: &mut Vec<u8>, host: &str, path: &str, seed: u64) {
+pub(crate) fn write_request(
+    out: &mut Vec<u8>,
+    host: &str,
+    path: &[u8],
+    subprotocol: Option<&str>,
+    seed: u64,
+) {
     for part in [
         b"GET ",
-        path.as_bytes(),
+        path,
         b" HTTP/1.1\r\nHost: ",
         host.as_bytes(),
         b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
         b"Sec-WebSocket-Key: ",
         &key(seed),
-        b"\r\n\r\n",
+        b"\r\n",
     ] {
         out.extend_from_slice(part);
     }
+    if let Some(subprotocol) = subprotocol {
+        out.extend_from_slice(b"Sec-WebSocket-Protocol: ");
+        out.extend_from_slice(subprotocol.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Checks the response at the start of `input`: the bytes of its head, or `None` while some are
 /// missing.
-pub(crate) fn check_response(input: &[u8], seed: u64) -> Result<Option<usize>, Failure> {
+pub(crate) fn check_response(
+    input: &[u8],
+    subprotocol: Option<&str>,
+    seed: u64,
+) -> Result<Option<usize>, Failure> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let head_bytes = match response.parse(input) {
@@ -93,6 +109,9 @@ pub(crate) fn check_response(input: &[u8], seed: u64) -> Result<Option<usize>, F
     };
     if !says("Upgrade", "websocket") || !says("Connection", "Upgrade") {
         return Err(Failure::UpgradeMalformed);
+    }
+    if subprotocol.is_some_and(|wanted| !says("Sec-WebSocket-Protocol", wanted)) {
+        return Err(Failure::Subprotocol);
     }
     let accept = derive_accept_key(&key(seed));
     match value("Sec-WebSocket-Accept") {
@@ -126,7 +145,13 @@ mod tests {
     #[test]
     fn the_request_is_one_that_tungstenite_takes() {
         let mut request = Vec::new();
-        write_request(&mut request, "127.0.0.1:8000", "/connection/websocket", 7);
+        write_request(
+            &mut request,
+            "127.0.0.1:8000",
+            b"/connection/websocket",
+            None,
+            7,
+        );
         let mut fields = [httparse::EMPTY_HEADER; 16];
         let mut parsed = httparse::Request::new(&mut fields);
         assert!(parsed.parse(&request).unwrap().is_complete());
@@ -139,18 +164,33 @@ mod tests {
         let accept = derive_accept_key(&key(7));
         let response = response(&accept);
         for end in 0..response.len() {
-            assert_eq!(check_response(&response.as_bytes()[..end], 7), Ok(None));
+            assert_eq!(
+                check_response(&response.as_bytes()[..end], None, 7),
+                Ok(None)
+            );
         }
         let all = Ok(Some(response.len()));
-        assert_eq!(check_response(response.as_bytes(), 7), all);
+        assert_eq!(check_response(response.as_bytes(), None, 7), all);
         let more = response.clone() + "\u{81}";
-        assert_eq!(check_response(more.as_bytes(), 7), all);
+        assert_eq!(check_response(more.as_bytes(), None, 7), all);
+    }
+
+    #[test]
+    fn the_subprotocol_is_asked_for_and_has_to_be_chosen() {
+        let mut request = Vec::new();
+        write_request(&mut request, "h", b"/", Some("mqtt"), 7);
+        assert!(request.ends_with(b"\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"));
+        let plain = response(&derive_accept_key(&key(7)));
+        let check = |text: &str| check_response(text.as_bytes(), Some("mqtt"), 7);
+        assert_eq!(check(&plain), Err(Failure::Subprotocol));
+        let chosen = plain.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n");
+        assert_eq!(check(&chosen), Ok(Some(chosen.len())));
     }
 
     #[test]
     fn a_wrong_response_is_refused_by_its_fault() {
         let accept = derive_accept_key(&key(7));
-        let check = |response: &str| check_response(response.as_bytes(), 7).unwrap_err();
+        let check = |response: &str| check_response(response.as_bytes(), None, 7).unwrap_err();
         assert_eq!(check(&response("c2FtcGxl")), Failure::AcceptKey);
         let twice = format!("{accept}\r\nSec-WebSocket-Accept: {accept}");
         assert_eq!(check(&response(&twice)), Failure::AcceptKey);
@@ -159,6 +199,6 @@ mod tests {
         let plain = response(&accept).replace("WebSocket\r\nConnection", "h2c\r\nConnection");
         assert_eq!(check(&plain), Failure::UpgradeMalformed);
         assert_eq!(check("SSH-2.0-OpenSSH\r\n"), Failure::UpgradeMalformed);
-        assert_eq!(check_response(&[b'H'; 1], 7), Ok(None));
+        assert_eq!(check_response(&[b'H'; 1], None, 7), Ok(None));
     }
 }

@@ -1,13 +1,18 @@
 //! A worker: one thread, one ring, its share of the connections.
 //!
-//! The loop starts connects up to a bound, submits and waits, and handles what came. What the other
-//! threads may know of it is in [`Progress`], and a doorbell wakes it when it is to stop. A connection
-//! that fails is counted and not tried again.
+//! The loop starts connects up to a bound, does what is due, submits and waits, and handles what came.
+//! What the other threads may know of it is in [`Progress`], and a doorbell wakes it when it is to stop.
+//! A connection that fails is counted and not tried again, unless it was dropped on purpose before.
+
+mod due;
 
 use crate::host;
-use crate::peer::{Context, Peer, Stage};
-use crate::tally::{Failure, Tally};
+use crate::payload::Maker;
+use crate::peer::{Context, Peer, Since, Stage};
+use crate::schedule::Schedule;
+use crate::tally::{Failure, Interval, Tally, record};
 use crate::upgrade::Numbers;
+use due::{Due, Dues};
 use ringcast::base::ConnId;
 use ringcast::base::chunk::{ChunkPool, Part};
 use ringcast::driver::doorbell::Doorbells;
@@ -16,8 +21,9 @@ use ringcast::driver::uring::{Uring, UringSetup};
 use ringcast::driver::{Loan, Payload, Wait};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Connections from one source address. `connect` takes ports of one parity first: beyond about
@@ -28,6 +34,8 @@ pub(crate) const CONNECTIONS_PER_WORKER: u32 = 15_000;
 
 /// How long a worker sleeps at most when nothing happens.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
+/// How long until a connect is tried again that found no free slot, nanoseconds.
+const SLOT_WAIT_NS: u64 = 1_000_000;
 
 /// What a worker is to do.
 #[derive(Clone, Debug)]
@@ -38,6 +46,8 @@ pub(crate) struct Share {
     pub(crate) core: Option<core_affinity::CoreId>,
     /// Its connections, by their number in the run.
     pub(crate) connections: Range<u32>,
+    /// Connections of the run.
+    pub(crate) all_connections: u32,
     /// Rooms of the run.
     pub(crate) rooms: u32,
     /// Connections of the run that all subscribe to room 0, see [`room_of`].
@@ -48,35 +58,107 @@ pub(crate) struct Share {
     pub(crate) source_base: Option<Ipv4Addr>,
     /// Connections under way at a time.
     pub(crate) in_flight_max: u32,
+    /// Time over which the connects are spread, nanoseconds.
+    pub(crate) ramp_ns: u64,
+    /// Mean life of a connection, nanoseconds; `None`: for ever.
+    pub(crate) life_ns: Option<u64>,
+    /// When clients publish: publication k of the run is due to connection k modulo all.
+    pub(crate) chat: Option<Arc<Chat>>,
     /// What its peers need to know.
     pub(crate) context: Arc<Context>,
+}
+
+/// What clients publish.
+#[derive(Debug)]
+pub(crate) struct Chat {
+    /// When.
+    pub(crate) schedule: Schedule,
+    /// Bytes of one payload.
+    pub(crate) payload_bytes: usize,
 }
 
 /// What others see of a running worker, and its orders.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// Connections whose subscribe was confirmed.
+    /// Connections whose subscribe was confirmed for the first time.
     pub(crate) subscribed: AtomicU32,
     /// Connections whose subscribe was confirmed or that failed before.
     pub(crate) settled: AtomicU32,
+    /// Connections that are subscribed now.
+    pub(crate) there: AtomicU32,
     /// Connections that failed at any time.
     pub(crate) failed: AtomicU32,
+    /// Connections that were subscribed again.
+    pub(crate) back: AtomicU64,
+    /// Connections that were dropped on purpose.
+    pub(crate) dropped: AtomicU64,
     /// Publications delivered.
     pub(crate) delivered: AtomicU64,
+    /// Publications sent by clients.
+    pub(crate) published: AtomicU64,
     /// Thread id, once its ring is set up.
     pub(crate) tid: AtomicU32,
+    /// How many each of its connections sent, once clients publish no more.
+    pub(crate) sent: OnceLock<Vec<u32>>,
     /// Order: start to connect. The thread is to be unparked after it.
     pub(crate) start: AtomicBool,
     /// Order: start no more connects, and count those under way as failed.
     pub(crate) stop_connecting: AtomicBool,
-    /// Order: end. The worker counts what is lost, given `published`.
+    /// Order: the steady phase is from here, nanoseconds.
+    pub(crate) steady_from_ns: AtomicU64,
+    /// Order: the steady phase is to here, nanoseconds; 0 before there is one.
+    pub(crate) steady_to_ns: AtomicU64,
+    /// Order: clients publish, on a schedule that starts here, nanoseconds; 0 before.
+    pub(crate) publish_from_ns: AtomicU64,
+    /// Order: clients publish no more, and connections live on.
+    pub(crate) quiet: AtomicBool,
+    /// Order: connections live as long as they are told from now on.
+    pub(crate) churn: AtomicBool,
+    /// Order: drop this many of a thousand connections, once.
+    pub(crate) drop_permille: AtomicU32,
+    /// Order: end. The worker counts what is lost, given `totals`.
     pub(crate) stop: AtomicBool,
-    /// Publications of the run, set before `stop`. They went to the rooms in turn.
-    pub(crate) published: AtomicU64,
+    /// Publications of the run, set before `stop`.
+    pub(crate) totals: OnceLock<Totals>,
 }
 
-/// Runs a worker until it is told to stop. The error is the driver's, in the operator's words.
-pub(crate) fn run(share: Share, progress: &Progress, bells: Doorbells) -> Result<Tally, String> {
+/// Publications of a run.
+#[derive(Clone, Debug)]
+pub(crate) enum Totals {
+    /// They went to the rooms in turn.
+    InTurn(u64),
+    /// This many by each connection, to its room.
+    ByConnection(Arc<[u32]>),
+}
+
+/// Runs a worker until it is told to stop. What it counted goes to `results`: before its ring is torn
+/// down, which takes the kernel seconds with many sockets. The error is the driver's, in the
+/// operator's words.
+pub(crate) fn run(
+    share: Share,
+    progress: &Progress,
+    bells: Doorbells,
+    intervals: Sender<Interval>,
+    results: &Sender<Result<Tally, String>>,
+) {
+    let finished = set_up(share, progress, bells, intervals);
+    // Nobody listens once another worker has failed.
+    match finished {
+        Ok(mut worker) => {
+            worker.run(progress);
+            let tally = std::mem::replace(&mut worker.tally, Tally::new());
+            let _ = results.send(Ok(tally));
+        }
+        Err(error) => drop(results.send(Err(error))),
+    }
+}
+
+fn set_up(
+    share: Share,
+    progress: &Progress,
+    bells: Doorbells,
+    intervals: Sender<Interval>,
+) -> Result<Worker, String> {
     if let Some(core) = share.core {
         core_affinity::set_for_current(core);
     }
@@ -94,78 +176,202 @@ pub(crate) fn run(share: Share, progress: &Progress, bells: Doorbells) -> Result
         std::thread::park();
     }
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), share.worker);
-    let worker = Worker {
+    let payload_bytes = share.chat.as_ref().map_or(64, |chat| chat.payload_bytes);
+    Ok(Worker {
         sockets: Sockets::new(ring),
         peers: Vec::with_capacity(share.connections.len()),
+        conns: Vec::with_capacity(share.connections.len()),
         next: share.connections.start,
         in_flight: 0,
+        there: 0,
+        started_ns: host::now_ns(),
+        now_ns: host::now_ns(),
         numbers: Numbers::new(seed),
+        dues: Dues::default(),
+        next_publication: u64::from(share.connections.start),
+        maker: Maker::new(payload_bytes),
         out: Vec::with_capacity(1024),
         chunks: ChunkPool::default(),
         tally: Tally::new(),
+        intervals,
         share,
-    };
-    Ok(worker.run(progress))
+    })
 }
 
 struct Worker {
     sockets: Sockets<Uring>,
     /// By slot of the file table.
     peers: Vec<Peer>,
+    /// By slot: the connection that the peer is on.
+    conns: Vec<ConnId>,
     /// Next connection to be started.
     next: u32,
     /// Connections started and neither subscribed nor failed.
     in_flight: u32,
+    /// Connections that are subscribed.
+    there: u32,
+    /// When the first connect was due, nanoseconds.
+    started_ns: u64,
+    /// When this turn began, nanoseconds.
+    now_ns: u64,
     numbers: Numbers,
+    /// What comes later.
+    dues: Dues,
+    /// The next of the run's publications that is one of this worker's connections'.
+    next_publication: u64,
+    maker: Maker,
     /// What the peer that is being handled wants to send.
     out: Vec<u8>,
     /// Memory of sends; reused, so that answering pings allocates nothing.
     chunks: ChunkPool,
     tally: Tally,
+    intervals: Sender<Interval>,
     share: Share,
 }
 
 impl Worker {
-    fn run(mut self, progress: &Progress) -> Tally {
+    fn run(&mut self, progress: &Progress) {
+        let mut second = 0;
         while !progress.stop.load(Acquire) {
-            if progress.stop_connecting.load(Relaxed) {
-                self.stop_connecting();
-            }
-            self.start_connects();
-            self.sockets.submit(Wait::UpTo(IDLE_WAIT));
+            self.take_orders(progress);
+            let first_ns = self.start_connects();
+            let publish_ns = self.publish(progress);
+            self.do_what_is_due(progress);
+            let wake_ns = self.dues.next_ns().min(first_ns).min(publish_ns);
+            let wait_ns = wake_ns.saturating_sub(host::now_ns());
+            let wait = Duration::from_nanos(wait_ns).min(IDLE_WAIT);
+            self.sockets.submit(match wait.is_zero() {
+                true => Wait::No,
+                false => Wait::UpTo(wait),
+            });
+            self.now_ns = host::now_ns();
+            let mut events = 0;
             while let Some(event) = self.sockets.next_event() {
                 self.handle_event(event);
+                events += 1;
             }
-            let tally = &self.tally;
+            let end_ns = host::now_ns();
+            self.tally.turn(events, end_ns - self.now_ns);
+            self.now_ns = end_ns;
+            let tally = &mut self.tally;
+            if end_ns / 1_000_000_000 != second {
+                if let Some(interval) = tally.take_interval(second) {
+                    // Nobody listens any more once the course is complete.
+                    let _ = self.intervals.send(interval);
+                }
+                second = end_ns / 1_000_000_000;
+            }
             let started = self.next - self.share.connections.start;
-            progress.settled.store(started - self.in_flight, Relaxed);
+            progress
+                .settled
+                .store(started - self.in_flight.min(started), Relaxed);
             progress.subscribed.store(tally.subscribed as u32, Relaxed);
+            progress.there.store(self.there, Relaxed);
             progress.failed.store(tally.failed() as u32, Relaxed);
+            progress.back.store(tally.back, Relaxed);
+            progress.dropped.store(tally.dropped, Relaxed);
             progress.delivered.store(tally.delivered, Relaxed);
+            progress.published.store(tally.published, Relaxed);
         }
-        self.finish(progress.published.load(Relaxed))
+        if let Some(interval) = self.tally.take_interval(second) {
+            let _ = self.intervals.send(interval);
+        }
+        if let Some(totals) = progress.totals.get() {
+            self.count_lost(totals);
+        }
+        self.tally.enobufs = self.sockets.counts().0.enobufs;
     }
 
-    fn start_connects(&mut self) {
-        while self.in_flight < self.share.in_flight_max && self.next < self.share.connections.end {
-            let source = self.source(self.next);
-            let conn = self
-                .sockets
-                .connect(source.into(), self.share.target.into())
-                .expect("the table has a slot for each connection");
-            if self.tally.first_connect_ns.is_none() {
-                self.tally.first_connect_ns = Some(host::now_ns());
-            }
-            let room = room_of(self.next, self.share.rooms, self.share.crowd);
-            let peer = Peer::new(room, self.numbers.next());
-            match self.peers.get_mut(conn.slot as usize) {
-                // The slot of a connection that failed; publishing has not begun.
-                Some(gone) => *gone = peer,
-                None => self.peers.push(peer),
-            }
-            self.next += 1;
-            self.in_flight += 1;
+    fn take_orders(&mut self, progress: &Progress) {
+        if progress.stop_connecting.load(Relaxed) {
+            self.stop_connecting();
         }
+        let steady_to_ns = progress.steady_to_ns.load(Acquire);
+        if steady_to_ns > 0 {
+            self.tally.steady_ns = (progress.steady_from_ns.load(Relaxed), steady_to_ns);
+        }
+        let permille = progress.drop_permille.swap(0, Relaxed);
+        if permille > 0 {
+            self.drop_many(permille);
+        }
+        if progress.churn.load(Relaxed)
+            && let Some(life_ns) = self.share.life_ns.take()
+        {
+            self.dues.life_ns = Some(life_ns);
+            for slot in 0..self.peers.len() {
+                if matches!(self.peers[slot].stage(), Stage::Subscribed) {
+                    self.plan_leave(self.conns[slot], life_ns);
+                }
+            }
+        }
+        if progress.quiet.load(Relaxed) && progress.sent.get().is_none() {
+            self.next_publication = u64::MAX;
+            self.dues.life_ns = None;
+            self.dues.clear_leaves();
+            let mut sent = vec![0; self.share.connections.len()];
+            for peer in &self.peers {
+                let index = peer.connection() - self.share.connections.start;
+                sent[index as usize] = peer.sent();
+            }
+            let _ = progress.sent.set(sent);
+        }
+    }
+
+    /// Starts the connects that are due and may be under way. When the next is due.
+    fn start_connects(&mut self) -> u64 {
+        while self.next < self.share.connections.end {
+            let index = u64::from(self.next - self.share.connections.start);
+            let after_ns = self.share.ramp_ns * index / self.share.connections.len() as u64;
+            let due_ns = self.started_ns + after_ns;
+            if due_ns > self.now_ns {
+                return due_ns;
+            }
+            if self.in_flight >= self.share.in_flight_max {
+                return u64::MAX;
+            }
+            let since_ns = match self.share.ramp_ns {
+                0 => host::now_ns(),
+                _ => due_ns,
+            };
+            let connection = self.next;
+            self.next += 1;
+            let is_started = self.connect(connection, since_ns, Since::Start);
+            assert!(is_started, "the table has a slot for each connection");
+        }
+        u64::MAX
+    }
+
+    fn connect(&mut self, connection: u32, since_ns: u64, since: Since) -> bool {
+        let source = self.source(connection);
+        let Some(conn) = self
+            .sockets
+            .connect(source.into(), self.share.target.into())
+        else {
+            return false;
+        };
+        self.tally.first_connect_ns.get_or_insert(since_ns);
+        let room = room_of(connection, self.share.rooms, self.share.crowd);
+        let publishers = self.share.context.publishers;
+        let mut peer = Peer::new(connection, room, self.numbers.next(), since, publishers);
+        peer.since_ns = since_ns;
+        match self.peers.get_mut(conn.slot as usize) {
+            // The slot of a connection that is gone and was counted.
+            Some(gone) => {
+                self.tally.lost += match gone.stage() {
+                    // Whatever it missed cannot be told any more than what was missing then.
+                    Stage::Gone { misses: true } => gone.drop_out(),
+                    _ => 0,
+                };
+                *gone = peer;
+                self.conns[conn.slot as usize] = conn;
+            }
+            None => {
+                self.peers.push(peer);
+                self.conns.push(conn);
+            }
+        }
+        self.in_flight += 1;
+        true
     }
 
     fn source(&self, connection: u32) -> SocketAddrV4 {
@@ -189,13 +395,148 @@ impl Worker {
             return;
         }
         for peer in &mut self.peers {
-            if is_under_way(peer.stage()) {
+            if peer.is_under_way() {
                 // Its socket is closed when it is heard of again.
                 peer.end();
                 self.in_flight -= 1;
                 self.tally.fail(Failure::Unanswered);
             }
         }
+    }
+
+    /// Sends the publications of clients that are due. When the next one is due.
+    fn publish(&mut self, progress: &Progress) -> u64 {
+        let Some(chat) = &self.share.chat else {
+            return u64::MAX;
+        };
+        let chat = Arc::clone(chat);
+        let start_ns = progress.publish_from_ns.load(Relaxed);
+        let all = u64::from(self.share.all_connections);
+        while start_ns > 0 && self.next_publication < chat.schedule.publications() {
+            let due_ns = start_ns + chat.schedule.due_ns(self.next_publication).unwrap_or(0);
+            let now_ns = host::now_ns();
+            if due_ns > now_ns {
+                return due_ns;
+            }
+            let connection = (self.next_publication % all) as u32;
+            self.publish_one(connection, due_ns, now_ns);
+            self.next_publication += match connection + 1 == self.share.connections.end {
+                true => all - self.share.connections.len() as u64 + 1,
+                false => 1,
+            };
+        }
+        u64::MAX
+    }
+
+    fn publish_one(&mut self, connection: u32, due_ns: u64, now_ns: u64) {
+        // Connections start in the order of their numbers, in slots from 0; only one that failed has
+        // left its slot to another, and then it has nothing to publish.
+        let slot = (connection - self.share.connections.start) as usize;
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        if peer.connection() != connection {
+            return;
+        }
+        self.out.clear();
+        let context = &self.share.context;
+        let member = connection / self.share.rooms;
+        let to = (&mut self.tally, &mut self.out);
+        if peer.publish(due_ns, now_ns, member, context, &mut self.maker, to) {
+            self.send_out(self.conns[slot]);
+        }
+    }
+
+    fn do_what_is_due(&mut self, progress: &Progress) {
+        let is_quiet = progress.quiet.load(Relaxed);
+        while let Some((_, due)) = self.dues.pop(self.now_ns) {
+            match due {
+                Due::Leave { conn } if !is_quiet => self.leave(conn),
+                Due::Leave { .. } => {}
+                Due::Connect {
+                    connection,
+                    attempt,
+                    since_ns,
+                } => {
+                    if !self.connect(connection, since_ns, Since::Later) {
+                        let at_ns = self.now_ns + SLOT_WAIT_NS;
+                        self.dues.push(
+                            at_ns,
+                            Due::Connect {
+                                connection,
+                                attempt,
+                                since_ns,
+                            },
+                        );
+                    } else if attempt > 0 {
+                        self.dues.attempts.insert(connection, attempt);
+                    }
+                }
+            }
+        }
+    }
+
+    fn plan_leave(&mut self, conn: ConnId, life_ns: u64) {
+        let at_ns = self.now_ns + self.numbers.next() % (2 * life_ns).max(1);
+        self.dues.push(at_ns, Due::Leave { conn });
+    }
+
+    /// One connection closes as an application would, and comes again at once.
+    fn leave(&mut self, conn: ConnId) {
+        let slot = conn.slot as usize;
+        if self.conns[slot] != conn || !matches!(self.peers[slot].stage(), Stage::Subscribed) {
+            return;
+        }
+        self.out.clear();
+        self.peers[slot].write_close(&mut self.out);
+        if self.sockets.is_idle(conn) {
+            self.send_out(conn);
+        }
+        let connection = self.drop_one(conn);
+        let since_ns = self.now_ns;
+        self.dues.push(
+            since_ns,
+            Due::Connect {
+                connection,
+                attempt: 0,
+                since_ns,
+            },
+        );
+    }
+
+    /// Takes the peer of a subscribed connection out, and closes. The number of the connection.
+    fn drop_one(&mut self, conn: ConnId) -> u32 {
+        let peer = &mut self.peers[conn.slot as usize];
+        self.tally.lost += peer.drop_out();
+        self.tally.dropped += 1;
+        self.there -= 1;
+        let connection = peer.connection();
+        self.sockets.close(conn);
+        connection
+    }
+
+    /// So many connections of a thousand break off, all at once.
+    fn drop_many(&mut self, permille: u32) {
+        self.now_ns = host::now_ns();
+        for slot in 0..self.peers.len() {
+            let is_hit = self.numbers.next() % 1_000 < u64::from(permille);
+            if is_hit && matches!(self.peers[slot].stage(), Stage::Subscribed) {
+                let connection = self.drop_one(self.conns[slot]);
+                self.plan_reconnect(connection, 0, self.now_ns);
+            }
+        }
+    }
+
+    fn plan_reconnect(&mut self, connection: u32, attempt: u32, since_ns: u64) {
+        let at_ns = self.now_ns + due::back_off_ns(attempt, self.numbers.next());
+        self.dues.push(
+            at_ns,
+            Due::Connect {
+                connection,
+                attempt: attempt + 1,
+                since_ns,
+            },
+        );
     }
 
     fn handle_event(&mut self, event: Event) {
@@ -232,7 +573,7 @@ impl Worker {
 
     fn handle_received(&mut self, conn: ConnId, loan: Loan) {
         let peer = &mut self.peers[conn.slot as usize];
-        let was_under_way = is_under_way(peer.stage());
+        let was_under_way = peer.is_under_way();
         let now_ns = host::now_ns();
         self.tally.received_bytes += loan.len() as u64;
         self.out.clear();
@@ -250,12 +591,9 @@ impl Worker {
                 &mut self.out,
             ),
         };
-        let is_subscribed = matches!(peer.stage(), Stage::Subscribed);
         self.sockets.recycle(loan);
-        if was_under_way && is_subscribed {
-            self.in_flight -= 1;
-            self.tally.subscribed += 1;
-            self.tally.last_subscribed_ns = Some(now_ns);
+        if was_under_way && matches!(self.peers[conn.slot as usize].stage(), Stage::Subscribed) {
+            self.handle_subscribed(conn, now_ns);
         }
         match handled {
             Ok(()) => self.send_out(conn),
@@ -263,14 +601,46 @@ impl Worker {
         }
     }
 
-    /// Counts the failure, once, and closes.
-    fn fail(&mut self, conn: ConnId, failure: Failure) {
-        let before = self.peers[conn.slot as usize].end();
-        if is_under_way(&before) {
-            self.in_flight -= 1;
+    fn handle_subscribed(&mut self, conn: ConnId, now_ns: u64) {
+        let peer = &self.peers[conn.slot as usize];
+        let took_ns = now_ns.saturating_sub(peer.since_ns);
+        self.in_flight -= 1;
+        self.there += 1;
+        match peer.since() {
+            Since::Start => {
+                self.tally.subscribed += 1;
+                self.tally.last_subscribed_ns = Some(now_ns);
+                record(&mut self.tally.connect_latency, took_ns);
+            }
+            Since::Later => {
+                self.tally.back += 1;
+                record(&mut self.tally.back_latency, took_ns);
+                self.dues.attempts.remove(&peer.connection());
+            }
         }
+        if let Some(life_ns) = self.dues.life_ns {
+            self.plan_leave(conn, life_ns);
+        }
+    }
+
+    /// Counts the failure, once, and closes. One that had dropped tries again.
+    fn fail(&mut self, conn: ConnId, failure: Failure) {
+        let peer = &mut self.peers[conn.slot as usize];
+        let was_under_way = peer.is_under_way();
+        let since = peer.since();
+        let before = peer.end();
+        self.in_flight -= u32::from(was_under_way);
+        self.there -= u32::from(matches!(before, Stage::Subscribed));
         if !matches!(before, Stage::Gone { .. }) {
-            self.tally.fail(failure);
+            let peer = &self.peers[conn.slot as usize];
+            let (connection, since_ns) = (peer.connection(), peer.since_ns);
+            if was_under_way && since == Since::Later {
+                *self.tally.retries.entry(failure).or_default() += 1;
+                let attempt = self.dues.attempts.get(&connection).copied().unwrap_or(1);
+                self.plan_reconnect(connection, attempt, since_ns);
+            } else {
+                self.tally.fail(failure);
+            }
         }
         self.sockets.close(conn);
     }
@@ -296,14 +666,24 @@ impl Worker {
         self.chunks.release(chunk);
     }
 
-    /// Counts what was lost of `published` publications, which went to the rooms in turn.
-    fn finish(mut self, published: u64) -> Tally {
+    fn count_lost(&mut self, totals: &Totals) {
+        let rooms = self.share.rooms;
         for peer in &self.peers {
-            self.tally.lost += peer.lost(publications_of(peer.room(), self.share.rooms, published));
+            let room = peer.room();
+            self.tally.lost += peer.lost(|member| match totals {
+                Totals::InTurn(published) => publications_of(room, rooms, *published),
+                Totals::ByConnection(sent) => {
+                    let publisher = u64::from(member) * u64::from(rooms) + u64::from(room);
+                    sent.get(publisher as usize).copied().unwrap_or(0)
+                }
+            });
         }
-        self.tally.enobufs = self.sockets.counts().0.enobufs;
-        self.tally
     }
+}
+
+/// Members of a room at most, when connections go to the rooms in turn.
+pub(crate) fn members_max(connections: u32, rooms: u32) -> u32 {
+    connections.div_ceil(rooms)
 }
 
 /// The room of a connection: in turn, after a crowd that is all in room 0 and leaves the other rooms
@@ -320,13 +700,6 @@ pub(crate) fn room_of(connection: u32, rooms: u32, crowd: u32) -> u32 {
 pub(crate) fn publications_of(room: u32, rooms: u32, published: u64) -> u32 {
     let (each, more) = (published / u64::from(rooms), published % u64::from(rooms));
     each as u32 + u32::from(u64::from(room) < more)
-}
-
-fn is_under_way(stage: &Stage) -> bool {
-    matches!(
-        stage,
-        Stage::Connecting | Stage::Upgrading(_) | Stage::Joining { .. }
-    )
 }
 
 #[cfg(test)]

@@ -148,14 +148,21 @@ mod tests {
         assert!(all.2.sent[0].1.ends_with(br#"{"channel":"room-5"}}"#));
         feed(&mut all, WELCOME).unwrap();
         assert_eq!(all.2.subscribed, 1);
-        assert_eq!(feed(&mut opened(), r#"{"id":2,"subscribe":{}}"#), Err(Failure::Message));
+        assert_eq!(
+            feed(&mut opened(), r#"{"id":2,"subscribe":{}}"#),
+            Err(Failure::Message)
+        );
     }
 
     #[test]
     fn a_ping_is_answered_and_a_publication_has_its_room() {
         let mut all = opened();
         feed(&mut all, WELCOME).unwrap();
-        feed(&mut all, "{}\n{\"push\":{\"channel\":\"room-5\",\"pub\":{\"data\":\"x\"}}}").unwrap();
+        feed(
+            &mut all,
+            "{}\n{\"push\":{\"channel\":\"room-5\",\"pub\":{\"data\":\"x\"}}}",
+        )
+        .unwrap();
         assert_eq!((all.2.pings, all.2.sent[1].1.as_slice()), (1, &b"{}"[..]));
         assert_eq!(all.2.publications, [(Named::Room(5), b"\"x\"".to_vec())]);
     }
@@ -163,14 +170,24 @@ mod tests {
     #[test]
     fn a_refusal_ends_the_connection_unless_it_is_of_a_publication() {
         let refused = |id| format!(r#"{{"id":{id},"error":{{"code":103,"message":"no"}}}}"#);
-        assert_eq!(feed(&mut opened(), &refused(1)), Err(Failure::ConnectRefused(103)));
-        assert_eq!(feed(&mut opened(), &refused(2)), Err(Failure::SubscribeRefused(103)));
+        assert_eq!(
+            feed(&mut opened(), &refused(1)),
+            Err(Failure::ConnectRefused(103))
+        );
+        assert_eq!(
+            feed(&mut opened(), &refused(2)),
+            Err(Failure::SubscribeRefused(103))
+        );
         let mut all = opened();
         feed(&mut all, WELCOME).unwrap();
         let (dialect, session, record) = &mut all;
         dialect.publish(session, b"\"p\"", record);
         dialect.publish(session, b"\"p\"", record);
-        assert!(record.sent[2].1.starts_with(br#"{"id":4,"publish":{"channel":"room-5","data":"p""#));
+        assert!(
+            record.sent[2]
+                .1
+                .starts_with(br#"{"id":4,"publish":{"channel":"room-5","data":"p""#)
+        );
         feed(&mut all, r#"{"id":3,"publish":{}}"#).unwrap();
         feed(&mut all, &refused(4)).unwrap();
         assert_eq!(all.2.published, [None, Some(103)]);

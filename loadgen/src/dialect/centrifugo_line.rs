@@ -126,7 +126,12 @@ fn read_fully(line: &[u8]) -> Message<'_> {
             None => Message::OtherPush,
         };
     }
-    let body = match (parsed.error, parsed.connect, parsed.subscribe, parsed.publish) {
+    let body = match (
+        parsed.error,
+        parsed.connect,
+        parsed.subscribe,
+        parsed.publish,
+    ) {
         (Some(refusal), None, None, None) => Body::Error(refusal.code),
         (None, Some(connected), None, None) => {
             // Clients in use insist on both.
@@ -179,7 +184,13 @@ mod tests {
         assert_eq!(read(spaced), Message::Publication { room, data });
         let other = br#"{"push":{"channel":"news","pub":{"data":{"a":1}}}}"#;
         let data = &br#"{"a":1}"#[..];
-        assert_eq!(read(other), Message::Publication { room: Named::Other, data });
+        assert_eq!(
+            read(other),
+            Message::Publication {
+                room: Named::Other,
+                data
+            }
+        );
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use super::{Confirm, Confirmation, Outlet};
 use crate::dialect::ROOM_PREFIX;
-use crate::settings::Key;
+use crate::options::Key;
 use ringcast::base::Content;
 use ringcast::client::{AckLevel, Answer, Message, Upstream};
 use std::net::SocketAddr;
 
 /// The connection, and the names of the rooms.
-#[derive(Debug)]
 pub(crate) struct UpstreamOutlet {
     upstream: Upstream,
     names: Vec<String>,
@@ -26,7 +25,9 @@ impl UpstreamOutlet {
         })?;
         Ok(Self {
             upstream,
-            names: (0..rooms).map(|room| format!("{ROOM_PREFIX}{room}")).collect(),
+            names: (0..rooms)
+                .map(|room| format!("{ROOM_PREFIX}{room}"))
+                .collect(),
         })
     }
 }

@@ -7,7 +7,7 @@
 
 use super::message::{self, Message, Publication, Subscription};
 use super::tally::Tally;
-use crate::message::ROOM_PREFIX;
+use crate::dialect::{Named, ROOM_PREFIX};
 use crate::order::{Arrival, Order};
 use crate::payload;
 use crate::tally::Failure;
@@ -122,7 +122,7 @@ impl Client {
         self.assembler = Assembler::with_message_max(Role::Client, MESSAGE_BYTES_MAX);
         self.seed = seed;
         self.next_id = CONNECT_ID;
-        upgrade::write_request(out, &context.host, &context.path, seed);
+        upgrade::write_request(out, &context.host, context.path.as_bytes(), None, seed);
     }
 
     /// The connection is gone: nothing more of it counts.
@@ -180,7 +180,7 @@ impl Client {
             return self.handle_frames(input, context, tally, out);
         };
         head.extend_from_slice(input);
-        let Some(head_bytes) = upgrade::check_response(head, self.seed)? else {
+        let Some(head_bytes) = upgrade::check_response(head, None, self.seed)? else {
             return Ok(());
         };
         let mut frames = head.split_off(head_bytes);
@@ -268,7 +268,7 @@ impl Client {
                 match self
                     .rooms
                     .iter_mut()
-                    .find(|room| Some(room.number) == number)
+                    .find(|room| Named::Room(room.number) == number)
                 {
                     Some(room) if room.subscribed == Subscribed::Yes => {
                         room.take(&publication, context, tally);
@@ -281,7 +281,7 @@ impl Client {
                 let index = self
                     .rooms
                     .iter()
-                    .position(|room| Some(room.number) == number);
+                    .position(|room| Named::Room(room.number) == number);
                 let mut command = String::new();
                 self.add_subscribe(index.ok_or(Failure::Message)?, &mut command);
                 write_client_frame(out, Opcode::Text, self.mask(), command.as_bytes());

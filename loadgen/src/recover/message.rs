@@ -1,6 +1,6 @@
 //! What the server says in one JSON line, with the offsets and epochs that recovery is checked by.
 
-use crate::message::room_number;
+use crate::dialect::Named;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 pub(super) enum Message<'a> {
     /// To be answered with `{}`.
     Ping,
-    /// A publication to the room with this number; `None` for a name that is not ours.
-    Publication(Option<u32>, Publication<'a>),
+    /// A publication to the room with this name.
+    Publication(Named, Publication<'a>),
     /// The subscription to the room was ended with this code.
-    Unsubscribed(Option<u32>, u32),
+    Unsubscribed(Named, u32),
     /// The connect command was accepted.
     Connected,
     /// The subscribe command with this id was accepted.
@@ -93,7 +93,7 @@ pub(super) fn read(line: &[u8]) -> Message<'_> {
         return Message::Unknown;
     };
     if let Some(push) = line.push {
-        let room = room_number(push.channel.as_bytes());
+        let room = Named::new(push.channel.as_bytes());
         return match (push.publication, push.unsubscribe) {
             (Some(publication), None) => Message::Publication(room, publication),
             (None, Some(end)) => Message::Unsubscribed(room, end.code),

@@ -16,14 +16,12 @@ pub(crate) use report::RecoveryReport;
 use crate::fleet::POLL;
 use crate::host;
 use crate::options::Recover;
+use crate::outlet::{Outlet, UpstreamOutlet};
 use crate::publisher::{self, Outcome, Plan};
 use crate::report::{CpuReport, LoadgenReport, PublishReport, Report, ServerReport, grouped};
-use crate::scenario::{
-    Ticker, check_target, connect_upstream, empty_report, read_own, read_server,
-};
+use crate::schedule::Schedule;
+use crate::target;
 use client::Context;
-use ringcast::client::Upstream;
-use ringcast::wire::upstream::AckLevel;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -38,19 +36,26 @@ const AFTERMATH: Duration = Duration::from_secs(1);
 /// Runs the scenario. The error says why there was no run.
 pub(crate) fn run(options: &Recover) -> Result<Report, String> {
     let plan = plan(options)?;
-    check_target(options.target)?;
-    drop(connect_upstream(options.upstream, None)?);
+    target::check(options.target)?;
+    let connect = || UpstreamOutlet::connect(options.upstream, None, options.rooms);
+    drop(connect()?);
     host::raise_descriptor_limit();
-    let server_before = read_server(options.server_pid)?;
+    let server_before = host::read_all(&options.observe.server_pid)?;
     let mut workers = Workers::start(options, plan.run)?;
     workers.wait_subscribed(options)?;
 
-    let upstream = connect_upstream(options.upstream, None)?;
-    let (server_begin, own_begin) = (read_server(options.server_pid)?, read_own()?);
+    let outlet = Box::new(connect()?);
+    let (server_begin, own_begin) = (
+        host::read_all(&options.observe.server_pid)?,
+        host::read_own()?,
+    );
     workers.order(|progress| progress.dropping.store(true, Relaxed));
-    let outcome = workers.publish(&plan, upstream)?;
+    let outcome = workers.publish(&plan, outlet)?;
     workers.wait_at_end(options, outcome.published)?;
-    let (server_end, own_end) = (read_server(options.server_pid)?, read_own()?);
+    let (server_end, own_end) = (
+        host::read_all(&options.observe.server_pid)?,
+        host::read_own()?,
+    );
     std::thread::sleep(AFTERMATH);
     let tally = workers.finish()?;
 
@@ -84,7 +89,7 @@ pub(crate) fn run(options: &Recover) -> Result<Report, String> {
             rss_bytes: own_end.rss_bytes,
             ..LoadgenReport::default()
         },
-        ..empty_report()
+        ..Report::empty()
     })
 }
 
@@ -92,21 +97,16 @@ fn plan(options: &Recover) -> Result<Plan, String> {
     if options.rooms_each > options.rooms {
         return Err("--rooms-each must not be above --rooms".to_owned());
     }
-    let publications = (options.rate * options.duration.as_secs_f64()).round() as u64;
+    let publications = (options.rate.0 * options.duration.as_secs_f64()).round() as u64;
     if publications < u64::from(options.rooms) || publications > u64::from(u32::MAX) {
         return Err("rate × duration must be at least --rooms and below 2^32".to_owned());
     }
-    Ok(Plan {
-        run: publisher::run_number(),
-        rooms: options.rooms,
-        // As many to every room, so that the last to each can be acknowledged with its offset.
-        publications: publications.next_multiple_of(u64::from(options.rooms)),
-        payload_bytes: options.payload,
-        rate: Some(options.rate),
-        burst: 1,
-        level: AckLevel::None,
-        closing: u64::from(options.rooms),
-    })
+    // As many to every room, so that the last to each can be acknowledged with its offset.
+    let publications = publications.next_multiple_of(u64::from(options.rooms));
+    let schedule = Schedule::counted(publications, options.rate, 1);
+    let mut plan = Plan::new(schedule, options.rooms, options.payload);
+    plan.settle_every_room();
+    Ok(plan)
 }
 
 /// The running workers.
@@ -169,12 +169,12 @@ impl Workers {
     }
 
     /// Publishes the plan while the workers drop clients.
-    fn publish(&mut self, plan: &Plan, upstream: Upstream) -> Result<Outcome, String> {
+    fn publish(&mut self, plan: &Plan, outlet: Box<dyn Outlet>) -> Result<Outcome, String> {
         let progress = Arc::new(publisher::Progress::default());
         let (theirs, their_plan) = (Arc::clone(&progress), plan.clone());
         let publishing = std::thread::Builder::new()
             .name("publisher".to_owned())
-            .spawn(move || publisher::run(&their_plan, upstream, &theirs))
+            .spawn(move || publisher::run(&their_plan, outlet, &theirs))
             .map_err(|error| format!("thread: {error}"))?;
         while !publishing.is_finished() {
             self.check_alive()?;
@@ -267,5 +267,35 @@ impl Workers {
             all.merge(&result.map_err(|error| format!("a worker: {error}"))?);
         }
         Ok(all)
+    }
+}
+
+/// One line on standard error per second.
+struct Ticker {
+    started: Instant,
+    last: Instant,
+    last_count: u64,
+}
+
+impl Ticker {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            last: now,
+            last_count: 0,
+        }
+    }
+
+    /// `line` is given the growth of `count` per second since the last line.
+    fn tick_rate(&mut self, count: u64, line: impl FnOnce(String) -> String) {
+        let since = self.last.elapsed();
+        if since >= Duration::from_secs(1) {
+            let grown = count.saturating_sub(self.last_count);
+            let rate = grouped((grown as f64 / since.as_secs_f64()) as u64);
+            eprintln!("{:>4} s  {}", self.started.elapsed().as_secs(), line(rate));
+            self.last = Instant::now();
+            self.last_count = count;
+        }
     }
 }

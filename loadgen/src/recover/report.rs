@@ -3,12 +3,12 @@
 use super::tally::{Deliveries, Drops, Recoveries, Tally};
 use crate::options::Recover;
 use crate::report::{Latency, grouped};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// Drops and recoveries.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RecoveryReport {
     /// Clients.
     pub(crate) clients: u32,
@@ -86,11 +86,7 @@ impl fmt::Display for RecoveryReport {
             writeln!(f, "  failed     {} × {failure}", grouped(*count))?;
         }
         let back = &self.back;
-        writeln!(
-            f,
-            "  back       p50 {:.2} · p90 {:.2} · p99 {:.2} · p99.9 {:.2} · max {:.2} ms",
-            back.p50_ms, back.p90_ms, back.p99_ms, back.p999_ms, back.max_ms
-        )?;
+        writeln!(f, "  back       {back}")?;
         writeln!(
             f,
             "recoveries   {} recovered, {} beyond the history, {} unexplained, {} to another epoch, \

@@ -2,7 +2,7 @@
 
 use crate::tally::Failure;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Longest time that is told apart from longer ones, nanoseconds.
@@ -20,7 +20,7 @@ pub(super) enum DropKind {
 }
 
 /// Clients that left, by how.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Drops {
     /// By a TCP reset.
     pub(crate) reset: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Drops {
 }
 
 /// Subscriptions that asked for what they missed, by the answer.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Recoveries {
     /// Told that nothing is missing.
     pub(crate) recovered: u64,
@@ -46,7 +46,7 @@ pub(crate) struct Recoveries {
 }
 
 /// Publications, by how they came.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Deliveries {
     /// Came for the first time, recovered ones included.
     pub(crate) delivered: u64,

@@ -1,31 +1,56 @@
-//! What a run found, as JSON and as a page of text.
+//! What a run found: the fields of the JSON report. The page of text, the page for a browser and the
+//! spectrum are made from it in the files beside.
 
+mod compare;
+mod hgrm;
+mod html;
+mod text;
+
+pub(crate) use compare::compare;
+pub(crate) use text::grouped;
+
+use crate::abuse::AbuseReport;
+use crate::course::Point;
+use crate::environment::Environment;
 use crate::host::{Cpu, Reading};
+use crate::options::Output;
 use crate::publisher::Outcome;
 use crate::recover::RecoveryReport;
 use crate::slow::SlowOutcome;
 use crate::tally::Tally;
+use crate::verdict::Verdict;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::io::Write;
+use std::path::Path;
 
 /// Version of the JSON object; raised when a field changes its meaning or goes.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 /// Share of its time that a worker may be busy or kept waiting for a core before it counts as the
 /// bottleneck.
 const SATURATED: f64 = 0.9;
+/// Lag of the loop and of the schedule, at their 99th percentiles, above which times are doubted,
+/// milliseconds; that of the loop only when it is also this share of the 99th percentile of the latencies.
+const LAG_MS_MAX: f64 = 10.0;
+const LAG_SHARE_MAX: f64 = 0.5;
+/// Samples beyond a percentile that it has to stand on.
+const SAMPLES_BEYOND_MIN: f64 = 10.0;
 
 /// The report of one run. Times are in seconds unless named otherwise.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// [`SCHEMA_VERSION`].
     pub(crate) schema_version: u32,
     /// The command line, without the secret of a key.
     pub(crate) command: Vec<String>,
+    /// Where it took place.
+    pub(crate) environment: Environment,
     /// Whether nothing was lost, duplicated, reordered, damaged or refused.
     pub(crate) ok: bool,
+    /// What the run is worth.
+    pub(crate) verdict: Verdict,
     /// Connecting; `None` in `publish`.
     pub(crate) connect: Option<ConnectReport>,
     /// Publishing; `None` in `idle`.
@@ -38,16 +63,26 @@ pub(crate) struct Report {
     pub(crate) recovery: Option<RecoveryReport>,
     /// Who was there; only in `presence`.
     pub(crate) presence: Option<PresenceReport>,
+    /// Connections that were dropped on purpose, in `churn` and `storm`.
+    pub(crate) back: Option<BackReport>,
     /// Slow readers, if there were any.
     pub(crate) slow_readers: Option<SlowOutcome>,
+    /// Attackers, in `abuse`.
+    pub(crate) abuse: Option<AbuseReport>,
     /// The server's CPU and memory, if its process id was given.
     pub(crate) server: Option<ServerReport>,
     /// This process.
     pub(crate) loadgen: LoadgenReport,
+    /// One point per second.
+    pub(crate) course: Vec<Point>,
+    /// The latencies for the spectrum: upper end of a range in nanoseconds, and how many are in it.
+    pub(crate) histogram: Vec<(u64, u64)>,
+    /// The same from when publications were handed over.
+    pub(crate) histogram_from_send: Vec<(u64, u64)>,
 }
 
 /// Connecting.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ConnectReport {
     /// Connections asked for.
     pub(crate) connections: u32,
@@ -59,10 +94,44 @@ pub(crate) struct ConnectReport {
     pub(crate) seconds: f64,
     /// Subscribed connections per second of that time.
     pub(crate) per_second: f64,
+    /// From when each connect was due to its confirmed subscribe.
+    pub(crate) latency: Latency,
+}
+
+/// Connections that were dropped on purpose.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct BackReport {
+    /// Dropped.
+    pub(crate) dropped: u64,
+    /// Subscribed again.
+    pub(crate) back: u64,
+    /// Attempts that failed and were repeated, by why.
+    pub(crate) retries: BTreeMap<String, u64>,
+    /// From the drop, back-off included, to the confirmed subscribe.
+    pub(crate) latency: Latency,
+}
+
+impl BackReport {
+    /// Of a run that dropped connections.
+    pub(crate) fn new(tally: &Tally) -> Self {
+        Self {
+            dropped: tally.dropped,
+            back: tally.back,
+            retries: by_name(&tally.retries),
+            latency: Latency::new(&tally.back_latency),
+        }
+    }
+}
+
+fn by_name(failures: &BTreeMap<crate::tally::Failure, u64>) -> BTreeMap<String, u64> {
+    let named = failures
+        .iter()
+        .map(|(failure, count)| (failure.to_string(), *count));
+    named.collect()
 }
 
 /// Publishing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct PublishReport {
     /// Publications asked for.
     pub(crate) planned: u64,
@@ -87,12 +156,16 @@ pub(crate) struct PublishReport {
     pub(crate) per_second: f64,
     /// Most that a publication was handed over behind its schedule, milliseconds.
     pub(crate) late_ms_max: f64,
+    /// 99 of 100 were less behind; `None` with too few publications.
+    pub(crate) late_ms_p99: Option<f64>,
+    /// Publications without their confirmation at a time; `None`: no bound.
+    pub(crate) window: Option<u32>,
     /// Why it ended early, or the first refusal.
     pub(crate) error: Option<String>,
 }
 
 /// Delivery.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DeliveryReport {
     /// Publications times subscribers.
     pub(crate) expected: u64,
@@ -120,23 +193,35 @@ pub(crate) struct DeliveryReport {
     pub(crate) latency_from_send: Latency,
 }
 
-/// Quantiles in milliseconds.
-#[derive(Debug, Serialize)]
+/// Quantiles in milliseconds. Each stands on ten samples beyond it, or is `None`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Latency {
+    /// How many there are.
+    pub(crate) samples: u64,
     /// Half are below.
-    pub(crate) p50_ms: f64,
+    pub(crate) p50_ms: Option<f64>,
+    /// 3 of 4 are below.
+    pub(crate) p75_ms: Option<f64>,
     /// 9 of 10 are below.
-    pub(crate) p90_ms: f64,
+    pub(crate) p90_ms: Option<f64>,
+    /// 19 of 20 are below.
+    pub(crate) p95_ms: Option<f64>,
     /// 99 of 100 are below.
-    pub(crate) p99_ms: f64,
+    pub(crate) p99_ms: Option<f64>,
     /// 999 of 1,000 are below.
-    pub(crate) p999_ms: f64,
+    pub(crate) p999_ms: Option<f64>,
+    /// 9,999 of 10,000 are below.
+    pub(crate) p9999_ms: Option<f64>,
+    /// 99,999 of 100,000 are below.
+    pub(crate) p99999_ms: Option<f64>,
+    /// The mean.
+    pub(crate) mean_ms: Option<f64>,
     /// The longest.
-    pub(crate) max_ms: f64,
+    pub(crate) max_ms: Option<f64>,
 }
 
 /// The quiet time of `idle`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct HoldReport {
     /// How long.
     pub(crate) seconds: f64,
@@ -147,7 +232,7 @@ pub(crate) struct HoldReport {
 }
 
 /// Who was there, as the server said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct PresenceReport {
     /// Rooms asked about.
     pub(crate) rooms: u32,
@@ -167,7 +252,7 @@ impl PresenceReport {
 }
 
 /// The server's CPU and memory.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ServerReport {
     /// CPU during connecting.
     pub(crate) connect_cpu: CpuReport,
@@ -177,6 +262,12 @@ pub(crate) struct ServerReport {
     pub(crate) connect_cpu_us_each: Option<f64>,
     /// CPU per delivery (per publication in `publish`) of the second, microseconds.
     pub(crate) run_cpu_us_each: Option<f64>,
+    /// Cores used in that time, on the mean.
+    pub(crate) run_cores: Option<f64>,
+    /// Kernel memory in the buffers of all TCP sockets of the host, with all connections subscribed, bytes.
+    pub(crate) socket_bytes: Option<u64>,
+    /// With shared pages divided, all connections subscribed and quiet, bytes; 0 where not known.
+    pub(crate) pss_connected_bytes: u64,
     /// Resident memory before the first connect, bytes.
     pub(crate) rss_before_bytes: u64,
     /// Resident memory with all connections subscribed and quiet, bytes.
@@ -188,7 +279,7 @@ pub(crate) struct ServerReport {
 }
 
 /// CPU time of a process.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct CpuReport {
     /// On a core, all threads together.
     pub(crate) seconds: f64,
@@ -199,12 +290,16 @@ pub(crate) struct CpuReport {
 }
 
 /// This process.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct LoadgenReport {
     /// CPU of all threads while the run took place, connecting excluded.
     pub(crate) run_cpu_seconds: f64,
     /// Per delivery (per publication in `publish`), microseconds.
     pub(crate) run_cpu_us_each: Option<f64>,
+    /// Of that in user mode, microseconds; the kernel counts it in steps of 10 ms.
+    pub(crate) run_user_us_each: Option<f64>,
+    /// How long what came waited for its turn in a worker's loop.
+    pub(crate) loop_lag: Latency,
     /// Of each worker in that time.
     pub(crate) workers: Vec<WorkerReport>,
     /// Resident memory with all connections subscribed, bytes.
@@ -218,7 +313,7 @@ pub(crate) struct LoadgenReport {
 }
 
 /// A worker's share of the run.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct WorkerReport {
     /// Share of the time on a core.
     pub(crate) busy: f64,
@@ -261,15 +356,36 @@ impl CpuReport {
 impl Latency {
     /// Of a histogram in nanoseconds.
     pub(crate) fn new(histogram: &Histogram<u64>) -> Self {
-        let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e6;
+        let samples = histogram.len();
+        let ms = |quantile: f64| {
+            let beyond = samples as f64 * (1.0 - quantile);
+            // 1,000 × (1 − 0.99) is a little less than 10.
+            (beyond + 1e-6 >= SAMPLES_BEYOND_MIN)
+                .then(|| histogram.value_at_quantile(quantile) as f64 / 1e6)
+        };
+        let any = |ms: f64| (samples > 0).then_some(ms);
         Self {
+            samples,
             p50_ms: ms(0.5),
+            p75_ms: ms(0.75),
             p90_ms: ms(0.9),
+            p95_ms: ms(0.95),
             p99_ms: ms(0.99),
             p999_ms: ms(0.999),
-            max_ms: histogram.max() as f64 / 1e6,
+            p9999_ms: ms(0.9999),
+            p99999_ms: ms(0.99999),
+            mean_ms: any(histogram.mean() / 1e6),
+            max_ms: any(histogram.max() as f64 / 1e6),
         }
     }
+}
+
+/// Ranges of a histogram that hold anything: upper end and count.
+pub(crate) fn ranges(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    let recorded = histogram.iter_recorded();
+    recorded
+        .map(|range| (range.value_iterated_to(), range.count_at_value()))
+        .collect()
 }
 
 impl ConnectReport {
@@ -279,13 +395,10 @@ impl ConnectReport {
         Self {
             connections,
             subscribed: tally.subscribed,
-            failures: tally
-                .failures
-                .iter()
-                .map(|(failure, count)| (failure.to_string(), *count))
-                .collect(),
+            failures: by_name(&tally.failures),
             seconds,
             per_second: per_second(tally.subscribed, seconds),
+            latency: Latency::new(&tally.connect_latency),
         }
     }
 }
@@ -294,19 +407,38 @@ impl PublishReport {
     /// Of a plan and its outcome.
     pub(crate) fn new(plan: &crate::publisher::Plan, outcome: &Outcome) -> Self {
         let seconds = outcome.elapsed_ns as f64 / 1e9;
+        let late = Latency::new(&outcome.late);
         Self {
-            planned: plan.publications,
+            planned: plan.schedule.publications(),
             published: outcome.published,
             acknowledged: outcome.acknowledged,
             refused: outcome.refused,
-            rooms_settled: None,
-            rooms_shared: None,
             payload_bytes: plan.payload_bytes,
-            rate: plan.rate,
+            rate: plan.schedule.rate().map(|rate| rate.0),
             seconds,
             per_second: per_second(outcome.published, seconds),
-            late_ms_max: outcome.late_ns_max as f64 / 1e6,
+            late_ms_max: late.max_ms.unwrap_or(0.0),
+            late_ms_p99: late.p99_ms,
+            window: plan.window,
             error: outcome.error.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Of clients that published `chat` for `seconds`.
+    pub(crate) fn of_clients(chat: &crate::worker::Chat, tally: &Tally, seconds: f64) -> Self {
+        let late = Latency::new(&tally.schedule_lag);
+        Self {
+            planned: chat.schedule.publications(),
+            published: tally.published,
+            refused: tally.refused,
+            payload_bytes: chat.payload_bytes,
+            rate: chat.schedule.rate().map(|rate| rate.0),
+            seconds,
+            per_second: per_second(tally.published, seconds),
+            late_ms_max: late.max_ms.unwrap_or(0.0),
+            late_ms_p99: late.p99_ms,
+            ..Self::default()
         }
     }
 
@@ -361,238 +493,102 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     }
 }
 
+impl LoadgenReport {
+    /// Why the times of `report` may be this process's own and not the server's.
+    pub(crate) fn doubts(&self, report: &Report) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let saturated = self.workers.iter().filter(|worker| worker.is_saturated());
+        match saturated.count() {
+            0 => {}
+            count => doubts.push(format!(
+                "loadgen was short of CPU: {count} of {} workers were busy or waited for a core for more \
+                 than {:.0} % of the time",
+                self.workers.len(),
+                SATURATED * 100.0
+            )),
+        }
+        let latency_ms = report
+            .delivery
+            .as_ref()
+            .and_then(|delivery| delivery.latency.p99_ms);
+        if let (Some(lag_ms), Some(latency_ms)) = (self.loop_lag.p99_ms, latency_ms)
+            && lag_ms > LAG_MS_MAX
+            && lag_ms > latency_ms * LAG_SHARE_MAX
+        {
+            doubts.push(format!(
+                "loadgen's own loop lagged by {lag_ms:.1} ms at its 99th percentile, more than half of \
+                 the latency"
+            ));
+        }
+        if let Some(publish) = &report.publish
+            && publish.rate.is_some()
+            && publish.window.is_none()
+            && let Some(late_ms) = publish.late_ms_p99.filter(|ms| *ms > LAG_MS_MAX)
+        {
+            doubts.push(format!(
+                "the schedule was not kept: 1 of 100 publications was sent more than {late_ms:.1} ms late"
+            ));
+        }
+        doubts
+    }
+}
+
 impl Report {
-    /// Prints to standard output: one JSON object, or a page of text.
-    pub(crate) fn print(&self, json: bool) {
-        if json {
-            let text = serde_json::to_string_pretty(self).expect("numbers and strings only");
-            println!("{text}");
-        } else {
-            print!("{self}");
+    /// Of a run that is yet to be.
+    pub(crate) fn empty() -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            command: crate::options::command_line(std::env::args()),
+            environment: Environment::read(),
+            ..Self::default()
         }
+    }
+
+    /// Writes the files that were asked for and prints to standard output: one JSON object, or a page
+    /// of text.
+    pub(crate) fn publish(&self, output: &Output) -> Result<(), String> {
+        if let Some(path) = &output.out {
+            write_file(path, &self.to_json())?;
+        }
+        if let Some(path) = &output.html {
+            write_file(path, &html::page(self))?;
+        }
+        if let Some(path) = &output.hgrm {
+            write_file(path, &hgrm::spectrum(&self.histogram))?;
+        }
+        let text = match output.json {
+            true => self.to_json(),
+            false => self.to_string(),
+        };
+        // A reader that has seen enough closes the pipe.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        Ok(())
+    }
+
+    fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("numbers and strings only");
+        text.push('\n');
+        text
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(connect) = &self.connect {
-            write_connect(f, connect)?;
-        }
-        if let Some(publish) = &self.publish {
-            write_publish(f, publish)?;
-        }
-        if let Some(delivery) = &self.delivery {
-            write_delivery(f, delivery)?;
-        }
-        if let Some(hold) = &self.hold {
-            writeln!(
-                f,
-                "hold         {:.1} s: {} pings answered, {} connections closed by the server",
-                hold.seconds,
-                grouped(hold.pings_answered),
-                grouped(hold.closed)
-            )?;
-        }
-        if let Some(recovery) = &self.recovery {
-            write!(f, "{recovery}")?;
-        }
-        if let Some(presence) = &self.presence {
-            let empty = match presence.empty_after_seconds {
-                Some(seconds) => format!("empty {seconds:.2} s after all had left"),
-                None => "NOT EMPTY after all had left".to_owned(),
-            };
-            writeln!(
-                f,
-                "presence     {} clients; {} of {} rooms right; {empty}",
-                grouped(presence.clients),
-                grouped(u64::from(presence.rooms_right)),
-                grouped(u64::from(presence.rooms))
-            )?;
-        }
-        if let Some(slow) = &self.slow_readers {
-            writeln!(f, "slow readers: {} cut, {} held", slow.cut, slow.held)?;
-            if slow.cut == 0 {
-                writeln!(
-                    f,
-                    "  WARNING    none was cut: if their kernel buffers took everything, nothing was slow; \
-                     send each more, about 4 MB"
-                )?;
-            }
-        }
-        if let Some(server) = &self.server {
-            write_server(f, server)?;
-        }
-        write_loadgen(f, &self.loadgen)?;
-        writeln!(f, "result       {}", if self.ok { "ok" } else { "FAILED" })
+/// Reads a report that was written with `--out`.
+pub(crate) fn read(path: &Path) -> Result<Report, String> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+    let report: Report =
+        serde_json::from_str(&text).map_err(|error| format!("{name} is no report: {error}"))?;
+    match report.schema_version {
+        SCHEMA_VERSION => Ok(report),
+        other => Err(format!(
+            "{name} has schema version {other}, this loadgen reads {SCHEMA_VERSION}"
+        )),
     }
 }
 
-fn write_connect(f: &mut fmt::Formatter<'_>, connect: &ConnectReport) -> fmt::Result {
-    writeln!(
-        f,
-        "connect      {} of {} subscribed in {:.2} s, {} per second",
-        grouped(connect.subscribed),
-        grouped(u64::from(connect.connections)),
-        connect.seconds,
-        grouped(connect.per_second as u64)
-    )?;
-    for (failure, count) in &connect.failures {
-        writeln!(f, "  failed     {} × {failure}", grouped(*count))?;
-    }
-    Ok(())
-}
-
-fn write_publish(f: &mut fmt::Formatter<'_>, publish: &PublishReport) -> fmt::Result {
-    let pace = match publish.rate {
-        Some(rate) => format!(
-            "schedule of {rate} per second, at most {:.2} ms behind",
-            publish.late_ms_max
-        ),
-        None => "closed loop: as fast as credit allowed".to_owned(),
-    };
-    writeln!(
-        f,
-        "publish      {} of {} × {} bytes in {:.2} s, {} per second ({pace})",
-        grouped(publish.published),
-        grouped(publish.planned),
-        publish.payload_bytes,
-        publish.seconds,
-        grouped(publish.per_second as u64)
-    )?;
-    if publish.acknowledged + publish.refused > 0 {
-        let (acknowledged, refused) = (grouped(publish.acknowledged), grouped(publish.refused));
-        writeln!(
-            f,
-            "  answers    {acknowledged} acknowledged, {refused} refused"
-        )?;
-    }
-    match (publish.rooms_settled, publish.rooms_shared, &publish.error) {
-        (Some(_), Some(0), None) => writeln!(
-            f,
-            "  proof      every room's last publication acknowledged, at the offset expected"
-        )?,
-        (Some(_), Some(shared), None) => writeln!(
-            f,
-            "  proof      every room's last publication acknowledged; {} rooms had other \
-             publications too: for proof by offset start a fresh broker",
-            grouped(shared)
-        )?,
-        _ => {}
-    }
-    if let Some(error) = &publish.error {
-        writeln!(f, "  error      {error}")?;
-    }
-    Ok(())
-}
-
-fn write_delivery(f: &mut fmt::Formatter<'_>, delivery: &DeliveryReport) -> fmt::Result {
-    writeln!(
-        f,
-        "deliver      {} of {} in {:.2} s, {} per second",
-        grouped(delivery.delivered),
-        grouped(delivery.expected),
-        delivery.seconds,
-        grouped(delivery.per_second as u64)
-    )?;
-    writeln!(
-        f,
-        "  check      {} lost, {} duplicated, {} reordered, {} damaged, {} misrouted",
-        grouped(delivery.lost),
-        grouped(delivery.duplicated),
-        grouped(delivery.reordered),
-        grouped(delivery.damaged),
-        grouped(delivery.misrouted)
-    )?;
-    if delivery.foreign > 0 {
-        let foreign = grouped(delivery.foreign);
-        writeln!(
-            f,
-            "  foreign    {foreign} from other publishers, not counted"
-        )?;
-    }
-    for (name, latency) in [
-        ("latency", &delivery.latency),
-        ("from send", &delivery.latency_from_send),
-    ] {
-        writeln!(
-            f,
-            "  {name:<10} p50 {:.2} · p90 {:.2} · p99 {:.2} · p99.9 {:.2} · max {:.2} ms",
-            latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms
-        )?;
-    }
-    Ok(())
-}
-
-fn write_server(f: &mut fmt::Formatter<'_>, server: &ServerReport) -> fmt::Result {
-    for (name, cpu, us_each) in [
-        ("connect", &server.connect_cpu, server.connect_cpu_us_each),
-        ("run", &server.run_cpu, server.run_cpu_us_each),
-    ] {
-        let each = us_each.map_or(String::new(), |us| format!(", {us:.2} µs each"));
-        writeln!(
-            f,
-            "server cpu   {name}: {:.2} s ({:.2} user, {:.2} system){each}",
-            cpu.seconds, cpu.user_seconds, cpu.system_seconds
-        )?;
-    }
-    let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
-    write!(
-        f,
-        "server rss   {:.1} MiB before, {:.1} connected, {:.1} at the end",
-        mib(server.rss_before_bytes),
-        mib(server.rss_connected_bytes),
-        mib(server.rss_after_bytes)
-    )?;
-    match server.rss_per_connection_bytes {
-        Some(bytes) => writeln!(f, ", {bytes:.0} bytes per connection"),
-        None => writeln!(f),
-    }
-}
-
-fn write_loadgen(f: &mut fmt::Formatter<'_>, loadgen: &LoadgenReport) -> fmt::Result {
-    let each = loadgen
-        .run_cpu_us_each
-        .map_or(String::new(), |us| format!(", {us:.2} µs each"));
-    writeln!(
-        f,
-        "loadgen cpu  run: {:.2} s{each}",
-        loadgen.run_cpu_seconds
-    )?;
-    if loadgen.workers.is_empty() {
-        return Ok(());
-    }
-    let mut shares = String::new();
-    for worker in &loadgen.workers {
-        write!(
-            shares,
-            " {:.0}+{:.0}%",
-            worker.busy * 100.0,
-            worker.starved * 100.0
-        )?;
-    }
-    let verdict = if loadgen.bottleneck {
-        "loadgen was short of CPU, so latencies are partly its own"
-    } else {
-        "loadgen was not the bottleneck"
-    };
-    writeln!(f, "  workers    busy + starved:{shares}; {verdict}")?;
-    if let Some(bytes) = loadgen.rss_per_connection_bytes {
-        writeln!(f, "  rss        {bytes:.0} bytes per connection")?;
-    }
-    Ok(())
-}
-
-/// 1234567 as 1,234,567.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+/// Writes a file; the error names it.
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -600,16 +596,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_grouped_by_three() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ];
-        for (number, text) in cases {
-            assert_eq!(grouped(number), text);
+    fn a_percentile_stands_on_ten_samples_beyond_it() {
+        let mut histogram = crate::tally::histogram(3);
+        for value in 1..=1_000u64 {
+            crate::tally::record(&mut histogram, value * 1_000_000);
         }
+        let latency = Latency::new(&histogram);
+        assert!((latency.p99_ms.unwrap() - 990.0).abs() < 2.0);
+        assert_eq!((latency.p999_ms, latency.samples), (None, 1_000));
+        assert_eq!(Latency::new(&crate::tally::histogram(3)).max_ms, None);
     }
 
     #[test]

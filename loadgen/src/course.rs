@@ -1,0 +1,243 @@
+//! The course of a run: one point per second, of both ends.
+
+use crate::fleet::Fleet;
+use crate::host::{self, Reading};
+use crate::options::Observe;
+use crate::prometheus::Endpoint;
+use crate::tally::Interval;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::mpsc::Receiver;
+
+/// Points at most: a run that takes longer keeps its first 24 hours.
+const POINTS_MAX: usize = 86_400;
+
+/// Parts of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    /// Connections come up.
+    #[default]
+    Ramp,
+    /// Quiet, before the first publication.
+    Settle,
+    /// Publications that are checked and not measured.
+    WarmUp,
+    /// What is measured.
+    Steady,
+    /// After what is measured.
+    CoolDown,
+}
+
+impl Phase {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ramp => "ramp",
+            Self::Settle => "settle",
+            Self::WarmUp => "warm-up",
+            Self::Steady => "steady",
+            Self::CoolDown => "cool-down",
+        }
+    }
+}
+
+/// One second.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Point {
+    /// Seconds since the first point.
+    pub(crate) second: u64,
+    /// Which part of the run it ends in.
+    pub(crate) phase: Phase,
+    /// Connections that are subscribed.
+    pub(crate) connections: u64,
+    /// Connections that have failed until now.
+    pub(crate) failed: u64,
+    /// Publications sent in this second.
+    pub(crate) published: u64,
+    /// Publications delivered in this second.
+    pub(crate) delivered: u64,
+    /// Their latency from when they were due: half are below, milliseconds.
+    pub(crate) p50_ms: Option<f64>,
+    /// 99 of 100 are below; `None` with fewer than 1,000.
+    pub(crate) p99_ms: Option<f64>,
+    /// The longest.
+    pub(crate) max_ms: Option<f64>,
+    /// The longest turn of a worker's loop, milliseconds.
+    pub(crate) loop_lag_ms: f64,
+    /// Most that a publication was behind its schedule, milliseconds.
+    pub(crate) schedule_lag_ms: f64,
+    /// Cores that the server used.
+    pub(crate) server_cores: Option<f64>,
+    /// Resident memory of the server, bytes.
+    pub(crate) server_rss_bytes: Option<u64>,
+    /// The same with shared pages divided, bytes.
+    pub(crate) server_pss_bytes: Option<u64>,
+    /// Context switches of the server in this second.
+    pub(crate) server_switches: Option<u64>,
+    /// Cores that loadgen used.
+    pub(crate) own_cores: f64,
+    /// Kernel memory in the buffers of all TCP sockets, bytes.
+    pub(crate) socket_bytes: Option<u64>,
+    /// What the server's endpoint said, summed over labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) metrics: BTreeMap<String, f64>,
+}
+
+/// What changes between two points.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Now {
+    /// The part of the run.
+    pub(crate) phase: Phase,
+    /// Publications sent until now.
+    pub(crate) published: u64,
+    /// Most that one was late since the last point, nanoseconds.
+    pub(crate) late_ns: u64,
+}
+
+/// Writes the course down.
+pub(crate) struct Recorder {
+    points: Vec<Point>,
+    /// Seconds of CLOCK_MONOTONIC of the points, in the same order.
+    seconds: Vec<u64>,
+    intervals: BTreeMap<u64, Interval>,
+    from_workers: Receiver<Interval>,
+    pids: Vec<u32>,
+    endpoint: Option<Endpoint>,
+    last: Last,
+}
+
+/// At the last point.
+#[derive(Default)]
+struct Last {
+    at_ns: u64,
+    published: u64,
+    own: Reading,
+    server: Option<Reading>,
+}
+
+impl Recorder {
+    /// Of what `from_workers` brings and `observe` names. The error is of an endpoint that cannot be
+    /// read.
+    pub(crate) fn new(from_workers: Receiver<Interval>, observe: &Observe) -> Result<Self, String> {
+        let endpoint = observe
+            .prometheus
+            .as_ref()
+            .map(|url| Endpoint::new(url, &observe.metric))
+            .transpose()?;
+        Ok(Self {
+            points: Vec::new(),
+            seconds: Vec::new(),
+            intervals: BTreeMap::new(),
+            from_workers,
+            pids: observe.server_pid.clone(),
+            endpoint,
+            last: Last {
+                at_ns: host::now_ns(),
+                own: host::read_own()?,
+                server: host::read_all(&observe.server_pid)?,
+                ..Last::default()
+            },
+        })
+    }
+
+    /// To be called often: adds a point when a second has passed. Whether it did.
+    pub(crate) fn tick(&mut self, fleet: &Fleet, now: impl FnOnce() -> Now) -> bool {
+        let now_ns = host::now_ns();
+        if now_ns / 1_000_000_000 == self.last.at_ns / 1_000_000_000 {
+            return false;
+        }
+        let now = now();
+        self.collect_intervals();
+        if self.points.len() < POINTS_MAX {
+            let second = self.last.at_ns / 1_000_000_000;
+            let point = self.point(now_ns, fleet, &now);
+            self.points.push(point);
+            self.seconds.push(second);
+        }
+        self.last.at_ns = now_ns;
+        self.last.published = now.published;
+        true
+    }
+
+    fn point(&mut self, now_ns: u64, fleet: &Fleet, now: &Now) -> Point {
+        let seconds = (now_ns - self.last.at_ns) as f64 / 1e9;
+        let cores = |before: &Reading, after: &Reading| {
+            after.cpu.since(before.cpu).run_ns as f64 / 1e9 / seconds
+        };
+        // A server that has ended has no more to tell; the run finds that out by itself.
+        let server = host::read_all(&self.pids).ok().flatten();
+        let own = host::read_own().unwrap_or(self.last.own);
+        let of_both = self.last.server.as_ref().zip(server.as_ref());
+        let point = Point {
+            second: self.points.len() as u64,
+            phase: now.phase,
+            connections: fleet.there(),
+            failed: fleet.failed(),
+            published: now.published.saturating_sub(self.last.published),
+            schedule_lag_ms: now.late_ns as f64 / 1e6,
+            server_cores: of_both.map(|(before, after)| cores(before, after)),
+            server_rss_bytes: server.map(|reading| reading.rss_bytes),
+            server_pss_bytes: server
+                .map(|reading| reading.pss_bytes)
+                .filter(|bytes| *bytes > 0),
+            server_switches: of_both
+                .map(|(before, after)| after.switches.saturating_sub(before.switches)),
+            own_cores: cores(&self.last.own, &own),
+            socket_bytes: host::read_sockets().map(|(_, bytes)| bytes),
+            metrics: self
+                .endpoint
+                .as_mut()
+                .map(Endpoint::read)
+                .unwrap_or_default(),
+            ..Point::default()
+        };
+        self.last.own = own;
+        self.last.server = server;
+        point
+    }
+
+    fn collect_intervals(&mut self) {
+        for interval in self.from_workers.try_iter() {
+            self.intervals
+                .entry(interval.second)
+                .or_insert_with(Interval::new)
+                .add(&interval);
+        }
+    }
+
+    /// The last point, as far as it is known.
+    pub(crate) fn latest(&self) -> Option<Point> {
+        let mut point = self.points.last()?.clone();
+        if let Some(interval) = self.intervals.get(self.seconds.last()?) {
+            point.fill(interval);
+        }
+        Some(point)
+    }
+
+    /// All points.
+    pub(crate) fn finish(mut self) -> Vec<Point> {
+        self.collect_intervals();
+        for (point, second) in self.points.iter_mut().zip(&self.seconds) {
+            if let Some(interval) = self.intervals.get(second) {
+                point.fill(interval);
+            }
+        }
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.keep_what_matters(&mut self.points);
+        }
+        self.points
+    }
+}
+
+impl Point {
+    fn fill(&mut self, interval: &Interval) {
+        let latency = &interval.latency;
+        let ms = |ns: u64| ns as f64 / 1e6;
+        self.delivered = interval.delivered;
+        self.loop_lag_ms = ms(interval.loop_lag_ns_max);
+        self.p50_ms = (latency.len() >= 20).then(|| ms(latency.value_at_quantile(0.5)));
+        self.p99_ms = (latency.len() >= 1_000).then(|| ms(latency.value_at_quantile(0.99)));
+        self.max_ms = (!latency.is_empty()).then(|| ms(latency.max()));
+    }
+}
