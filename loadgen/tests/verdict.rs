@@ -3,7 +3,7 @@
 
 mod fake;
 
-use fake::{Broker, Fault};
+use fake::{Broker, DELAY, Fault};
 use serde_json::Value;
 use std::process::{Command, Output};
 
@@ -102,6 +102,102 @@ fn each_fault_is_counted_under_its_name() {
         assert_eq!(counts(&report, ["delivered"]), [delivered], "{fault:?}");
         assert_eq!(counts(&report, FAULTS), faults, "{fault:?}");
     }
+}
+
+#[test]
+fn one_fault_in_ten_thousand_deliveries_is_caught_on_every_count() {
+    let more = ["--messages", "2500", "--rate", "1500"];
+    let (code, report) = fanout(Fault::NowAndThen, &more);
+    assert_eq!(code, 1, "{report:#}");
+    // 60,000 deliveries: six dropped, six twice, six after the one that followed them.
+    assert_eq!(counts(&report, FAULTS), [6, 6, 6, 0, 0]);
+    assert_eq!(counts(&report, ["expected", "delivered"]), [60_000, 59_994]);
+    // 1 of 100 publications waited for the delay, and what came after it waited with it.
+    let p99_ms = report["delivery"]["latency"]["p99_ms"].as_f64().unwrap();
+    assert!(p99_ms >= DELAY.as_secs_f64() * 1e3 * 0.9, "{report:#}");
+}
+
+#[test]
+fn a_generator_that_cannot_keep_its_schedule_is_refused() {
+    // 30,000 publications that are all due within a millisecond.
+    let more = [
+        "--messages",
+        "10000",
+        "--rate",
+        "50000000",
+        "--threshold",
+        "p99<1s",
+    ];
+    let (code, report) = fanout(Fault::Nothing, &more);
+    assert_eq!(code, 4, "{report:#}");
+    let doubts = report["verdict"]["doubts"].to_string();
+    assert!(doubts.contains("the schedule was not kept"), "{doubts}");
+    // That nothing was lost is true all the same.
+    let (code, _) = fanout(Fault::Nothing, &["--threshold", "lost==0"]);
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn thresholds_decide_the_exit_code() {
+    let (code, report) = fanout(Fault::Nothing, &["--threshold", "max<1us"]);
+    assert_eq!(code, 3, "{report:#}");
+    assert_eq!(report["verdict"]["thresholds"][0]["met"], false);
+    let unclear = loadgen(&["fanout", "--threshold", "p99<50"]);
+    assert_eq!(unclear.status.code(), Some(2));
+    let text = String::from_utf8(unclear.stderr).unwrap();
+    assert!(text.contains("a time with its unit"), "{text}");
+}
+
+#[test]
+fn a_percentile_without_samples_proves_nothing() {
+    let (code, report) = fanout(Fault::Nothing, &["--threshold", "p99.9<100s"]);
+    assert_eq!(code, 4, "{report:#}");
+    assert!(report["delivery"]["latency"]["p999_ms"].is_null());
+}
+
+#[test]
+fn a_scenario_file_stands_for_a_command_line_and_options_override_it() {
+    let broker = Broker::start(Fault::Nothing);
+    let directory = std::env::temp_dir().join(format!("loadgen-test-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("small.toml");
+    let text = format!(
+        "scenario = \"fanout\"\ntarget = \"{}\"\nupstream = \"{}\"\nconnections = 9999\nrooms = 3\n\
+         messages = 10\nsettle = \"50ms\"\nworkers = 2\nthreshold = [\"lost==0\", \"max<100s\"]\njson = true\n",
+        broker.listen, broker.upstream
+    );
+    std::fs::write(&file, text).unwrap();
+    let (out, html, hgrm) = (
+        directory.join("out.json"),
+        directory.join("out.html"),
+        directory.join("out.hgrm"),
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .arg("run")
+        .arg(&file)
+        .arg("--connections=24")
+        .arg(format!("--out={}", out.display()))
+        .arg(format!("--html={}", html.display()))
+        .arg(format!("--hgrm={}", hgrm.display()))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = report(&output);
+    assert_eq!(report["connect"]["connections"], 24);
+    assert_eq!(report["verdict"]["thresholds"][0]["met"], true);
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    assert!(read(&html).contains("<svg") && read(&hgrm).contains("#[Mean"));
+    let compared = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .arg("compare")
+        .args([&out, &out])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(compared.stdout).unwrap();
+    assert!(
+        text.contains("delivered") && !text.contains("WORSE"),
+        "{text}"
+    );
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 #[test]

@@ -32,7 +32,13 @@ pub(crate) enum Fault {
     AcceptKey,
     /// The first subscribe command is refused.
     RefuseSubscribe,
+    /// Of every 10,000 deliveries one is dropped, one comes twice and two are swapped; and 1 of 100
+    /// publications is late by [`DELAY`].
+    NowAndThen,
 }
+
+/// How late [`Fault::NowAndThen`] is.
+pub(crate) const DELAY: std::time::Duration = std::time::Duration::from_millis(30);
 
 /// The running broker; its threads end with the test.
 pub(crate) struct Broker {
@@ -46,6 +52,8 @@ struct Shared {
     subscribers: Mutex<Vec<Subscriber>>,
     upgrades: AtomicU32,
     pongs: AtomicU32,
+    deliveries: AtomicU32,
+    publications: AtomicU32,
 }
 
 struct Subscriber {
@@ -66,6 +74,8 @@ impl Broker {
                 subscribers: Mutex::default(),
                 upgrades: AtomicU32::new(0),
                 pongs: AtomicU32::new(0),
+                deliveries: AtomicU32::new(0),
+                publications: AtomicU32::new(0),
             }),
         };
         serve(clients, &broker.shared, |stream, shared| {
@@ -226,7 +236,21 @@ fn answer(
     }
 }
 
+/// What happens to the delivery with this number.
+fn now_and_then(number: u32) -> Fault {
+    match number % 10_000 {
+        2_000 => Fault::DropOne,
+        5_000 => Fault::DuplicateOne,
+        8_000 => Fault::SwapTwo,
+        _ => Fault::Nothing,
+    }
+}
+
 fn publish(shared: &Shared, room: &str, payload: &str) {
+    let number = shared.publications.fetch_add(1, Relaxed);
+    if shared.fault == Fault::NowAndThen && number % 100 == 50 {
+        std::thread::sleep(DELAY);
+    }
     let mut subscribers = shared.subscribers.lock().unwrap();
     for (index, subscriber) in subscribers.iter_mut().enumerate() {
         if subscriber.channel != room {
@@ -234,7 +258,12 @@ fn publish(shared: &Shared, room: &str, payload: &str) {
         }
         subscriber.sent += 1;
         let is_hit = index == 0 && subscriber.sent == 3;
-        let fault = if is_hit { shared.fault } else { Fault::Nothing };
+        let number = shared.deliveries.fetch_add(1, Relaxed);
+        let fault = match shared.fault {
+            Fault::NowAndThen => now_and_then(number),
+            fault if is_hit => fault,
+            _ => Fault::Nothing,
+        };
         let channel = if fault == Fault::WrongRoom {
             "room-77"
         } else {

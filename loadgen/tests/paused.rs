@@ -1,0 +1,98 @@
+//! That a server which stops for a second shows in the latencies from when publications were due, and
+//! that a client which waits for each answer would not have seen it: the coordinated omission of a closed
+//! loop, with the real broker and a real SIGSTOP.
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The broker's binary, which `cargo test --workspace` builds beside ours.
+fn ringcast() -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_loadgen")).with_file_name("ringcast");
+    path.is_file().then_some(path)
+}
+
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+struct Broker(Child);
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args([name, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn a_paused_server_shows_in_the_corrected_percentiles_only() {
+    let Some(ringcast) = ringcast() else {
+        eprintln!("LEFT OUT: no ringcast binary beside loadgen; run `cargo test --workspace`");
+        return;
+    };
+    let (listen, upstream, admin) = (free_address(), free_address(), free_address());
+    let broker = Command::new(ringcast)
+        .args(["serve", "--shards", "1", "--allow-anonymous"])
+        .args([
+            "--listen",
+            &listen,
+            "--upstream",
+            &upstream,
+            "--admin",
+            &admin,
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let broker = Broker(broker.unwrap());
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while std::net::TcpStream::connect(&upstream).is_err() {
+        assert!(std::time::Instant::now() < deadline, "the broker is not up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let loadgen = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["fanout", "--target", &listen, "--upstream", &upstream])
+        .args(["--connections", "10", "--rate", "500", "--duration", "5s"])
+        .args([
+            "--settle",
+            "100ms",
+            "--window",
+            "1",
+            "--workers",
+            "1",
+            "--json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    signal(&broker.0, "-STOP");
+    std::thread::sleep(Duration::from_secs(1));
+    signal(&broker.0, "-CONT");
+    let output = loadgen.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let delivery = &report["delivery"];
+    assert_eq!(
+        (&delivery["delivered"], &delivery["lost"]),
+        (&25_000.into(), &0.into())
+    );
+    // A fifth of the publications were due while it stood still, so a tenth waited half a second.
+    let ms = |latency: &str, quantile: &str| delivery[latency][quantile].as_f64().unwrap();
+    let (corrected, uncorrected) = (ms("latency", "p95_ms"), ms("latency_from_send", "p95_ms"));
+    assert!(corrected > 500.0, "{delivery:#}");
+    assert!(uncorrected < 250.0, "{delivery:#}");
+    // The one that was on its way has waited all the same.
+    assert!(ms("latency_from_send", "max_ms") > 900.0, "{delivery:#}");
+}
