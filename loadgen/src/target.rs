@@ -1,8 +1,8 @@
 //! Which server is driven: the words of the command line to a dialect and an outlet.
 
-use crate::dialect::{CentrifugoJson, Dialect};
+use crate::dialect::{CentrifugoJson, CentrifugoProtobuf, Dialect, Nats, Topic};
 use crate::options::{Clients, Protocol, Publications, PublishBy};
-use crate::outlet::{Outlet, UpstreamOutlet};
+use crate::outlet::{HttpApiOutlet, NatsOutlet, Outlet, UpstreamOutlet};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,12 @@ pub(crate) fn dialect(clients: &Clients) -> Arc<dyn Dialect> {
     let path = |default: &'static str| clients.path.as_deref().unwrap_or(default);
     match clients.protocol {
         Protocol::CentrifugoJson => Arc::new(CentrifugoJson::new(path("/connection/websocket"))),
+        Protocol::CentrifugoProtobuf => {
+            Arc::new(CentrifugoProtobuf::new(path("/connection/websocket")))
+        }
+        Protocol::Topic => Arc::new(Topic::new(path("/"))),
+        Protocol::Echo => Arc::new(Topic::echo(path("/"))),
+        Protocol::Nats => Arc::new(Nats::new(path("/"))),
     }
 }
 
@@ -29,6 +35,11 @@ pub(crate) fn outlet(
             publications.key(),
             rooms,
         )?),
+        PublishBy::HttpApi => Box::new(HttpApiOutlet::connect(
+            publications.publish_to()?,
+            publications.api_key.as_deref(),
+        )?),
+        PublishBy::Nats => Box::new(NatsOutlet::connect(publications.publish_addr()?)?),
     })
 }
 

@@ -119,7 +119,7 @@ fn one_fault_in_ten_thousand_deliveries_is_caught_on_every_count() {
 
 #[test]
 fn a_generator_that_cannot_keep_its_schedule_is_refused() {
-    // 30,000 publications that are all due within a millisecond.
+    // 9,000 publications that are all due within a millisecond.
     let more = [
         "--messages",
         "10000",

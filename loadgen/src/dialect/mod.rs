@@ -5,8 +5,14 @@
 
 mod centrifugo_json;
 mod centrifugo_line;
+mod centrifugo_protobuf;
+mod nats;
+mod topic;
 
 pub(crate) use centrifugo_json::CentrifugoJson;
+pub(crate) use centrifugo_protobuf::CentrifugoProtobuf;
+pub(crate) use nats::Nats;
+pub(crate) use topic::Topic;
 
 use crate::tally::Failure;
 use ringcast::wire::frame::Opcode;

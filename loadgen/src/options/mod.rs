@@ -374,6 +374,14 @@ impl Clients {
 pub(crate) enum Protocol {
     /// Centrifugo client protocol in JSON: Ringcast, Centrifugo.
     CentrifugoJson,
+    /// The same in Protobuf.
+    CentrifugoProtobuf,
+    /// The path is the room, `{room}` in it or its end, and messages are bare payloads.
+    Topic,
+    /// What a connection sends comes back to it; for `chat` with as many rooms as connections.
+    Echo,
+    /// NATS over WebSocket.
+    Nats,
 }
 
 /// Who publishes what.
@@ -386,6 +394,12 @@ pub(crate) struct Publications {
     /// Where Ringcast listens for upstream services
     #[arg(long, default_value = "127.0.0.1:8001", value_name = "ADDR")]
     pub(crate) upstream: SocketAddr,
+    /// Where publications go otherwise: an address, or a URL as http://127.0.0.1:8002/api
+    #[arg(long, value_name = "ADDR|URL")]
+    publish_to: Option<String>,
+    /// Key of the HTTP API. Other users of the host can read a command line
+    #[arg(long, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
     /// Publications to each room [default: 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     messages: Option<u32>,
@@ -411,6 +425,19 @@ impl Publications {
         self.key_file.as_ref().or(self.key.as_ref())
     }
 
+    /// Where publications go, unless to Ringcast's upstream address.
+    pub(crate) fn publish_to(&self) -> Result<&str, String> {
+        let to = self.publish_to.as_deref();
+        to.ok_or_else(|| "--publish-to is missing: where publications go".to_owned())
+    }
+
+    /// The same as an address.
+    pub(crate) fn publish_addr(&self) -> Result<SocketAddr, String> {
+        let to = self.publish_to()?;
+        to.parse()
+            .map_err(|_| format!("--publish-to {to}: not an address, as 127.0.0.1:4222"))
+    }
+
     /// Publications to each room, where no time bounds them.
     pub(crate) fn messages(&self) -> u32 {
         self.messages.unwrap_or(20)
@@ -420,8 +447,12 @@ impl Publications {
 /// Ways to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PublishBy {
-    /// Ringcast's binary protocol for upstream services.
+    /// Ringcast's binary protocol for upstream services, at `--upstream`.
     Upstream,
+    /// The HTTP API of Ringcast or Centrifugo, at `--publish-to`.
+    HttpApi,
+    /// NATS over TCP, at `--publish-to`.
+    Nats,
 }
 
 /// When publications are due.

@@ -3,8 +3,12 @@
 //! The publisher's thread owns the outlet, so an outlet may block, but only in [`Outlet::wait`],
 //! [`Outlet::settle`] and where the server does not take more.
 
+mod http_api;
+mod nats;
 mod upstream;
 
+pub(crate) use http_api::HttpApiOutlet;
+pub(crate) use nats::NatsOutlet;
 pub(crate) use upstream::UpstreamOutlet;
 
 /// A connection of a publisher. Errors are in the operator's words and end the publishing.
