@@ -112,6 +112,7 @@ pub(crate) struct Recorder {
 struct Last {
     at_ns: u64,
     published: u64,
+    delivered: u64,
     own: Reading,
     server: Option<Reading>,
 }
@@ -175,6 +176,7 @@ impl Recorder {
             connections: fleet.there(),
             failed: fleet.failed(),
             published: now.published.saturating_sub(self.last.published),
+            delivered: fleet.delivered().saturating_sub(self.last.delivered),
             schedule_lag_ms: now.late_ns as f64 / 1e6,
             server_cores: of_both.map(|(before, after)| cores(before, after)),
             server_rss_bytes: server.map(|reading| reading.rss_bytes),
@@ -193,6 +195,7 @@ impl Recorder {
             ..Point::default()
         };
         self.last.own = own;
+        self.last.delivered += point.delivered;
         self.last.server = server;
         point
     }
@@ -209,7 +212,10 @@ impl Recorder {
     /// The last point, as far as it is known.
     pub(crate) fn latest(&self) -> Option<Point> {
         let mut point = self.points.last()?.clone();
-        if let Some(interval) = self.intervals.get(self.seconds.last()?) {
+        // Workers that sleep tell of a second a little later.
+        let second = self.seconds.last()?;
+        let known = [*second, second.saturating_sub(1)];
+        if let Some(interval) = known.iter().find_map(|second| self.intervals.get(second)) {
             point.fill(interval);
         }
         Some(point)
@@ -234,7 +240,6 @@ impl Point {
     fn fill(&mut self, interval: &Interval) {
         let latency = &interval.latency;
         let ms = |ns: u64| ns as f64 / 1e6;
-        self.delivered = interval.delivered;
         self.loop_lag_ms = ms(interval.loop_lag_ns_max);
         self.p50_ms = (latency.len() >= 20).then(|| ms(latency.value_at_quantile(0.5)));
         self.p99_ms = (latency.len() >= 1_000).then(|| ms(latency.value_at_quantile(0.99)));

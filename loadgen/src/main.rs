@@ -16,6 +16,7 @@ mod order;
 mod outlet;
 mod payload;
 mod peer;
+mod polling;
 mod presence;
 mod prometheus;
 mod publisher;
@@ -92,6 +93,7 @@ fn run(command: &Command) -> Result<Report, String> {
         Command::Churn(options) => scenario::churn(options),
         Command::Storm(options) => scenario::storm(options),
         Command::Idle(options) => scenario::idle(options),
+        Command::Polling(options) => polling::run(options),
         Command::Publish(options) => scenario::publish(options),
         Command::Recover(options) => recover::run(options),
         Command::Presence(options) => presence::run(options),
@@ -115,6 +117,7 @@ fn output(command: &Command) -> Option<&Output> {
         Command::Storm(options) => &options.fanout.output,
         Command::Chat(options) => &options.output,
         Command::Idle(options) => &options.output,
+        Command::Polling(options) => &options.output,
         Command::Publish(options) => &options.output,
         Command::Recover(options) => &options.output,
         Command::Presence(options) => &options.output,

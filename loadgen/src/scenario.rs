@@ -163,7 +163,7 @@ pub(crate) fn idle(options: &Idle) -> Result<Report, String> {
 }
 
 /// When publications are due; `counted` in all where no time bounds them.
-fn schedule(pace: &Pace, counted: u64) -> Result<Schedule, String> {
+pub(crate) fn schedule(pace: &Pace, counted: u64) -> Result<Schedule, String> {
     let rates = match pace.rate {
         Some(rate) => vec![rate],
         None => pace.rate_steps.clone(),
@@ -201,7 +201,7 @@ impl Conduct<'_> {
             made.window = publications.window;
             plan = Some(made);
             // A server that is not there is to be known before the connections come up.
-            drop(target::outlet(publications, clients)?);
+            drop(target::outlet(publications, clients.rooms())?);
         }
         let work = Work {
             run: plan
@@ -427,7 +427,7 @@ impl Stage {
         let mut publishing = match (&conduct.load, plan) {
             (Load::Outlet(publications, _), Some(mut plan)) => {
                 plan.start_ns = first_ns;
-                let outlet = target::outlet(publications, &conduct.clients)?;
+                let outlet = target::outlet(publications, conduct.clients.rooms())?;
                 Some((plan.clone(), start_publishing(plan, outlet, &progress)?))
             }
             _ => None,
@@ -458,6 +458,7 @@ impl Stage {
                 end = Some(self.mark()?);
             }
             let phase = match (is_steady, end.is_some()) {
+                (false, _) if steady.0 == first_ns => Phase::Settle,
                 (false, _) => Phase::WarmUp,
                 (true, false) => Phase::Steady,
                 (true, true) => Phase::CoolDown,

@@ -80,9 +80,7 @@ impl fmt::Display for Failure {
 pub(crate) struct Interval {
     /// Which second: of CLOCK_MONOTONIC.
     pub(crate) second: u64,
-    /// Publications that came for the first time.
-    pub(crate) delivered: u64,
-    /// Their latencies from when they were due.
+    /// Latencies of the publications that came, from when they were due.
     pub(crate) latency: Histogram<u64>,
     /// Longest turn of the loop.
     pub(crate) loop_lag_ns_max: u64,
@@ -91,7 +89,6 @@ pub(crate) struct Interval {
 impl Interval {
     /// Adds what another worker counted in the same second.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.delivered += other.delivered;
         self.latency
             .add(&other.latency)
             .expect("histograms that grow hold every value");
@@ -102,7 +99,6 @@ impl Interval {
     pub(crate) fn new() -> Self {
         Self {
             second: 0,
-            delivered: 0,
             latency: histogram(2),
             loop_lag_ns_max: 0,
         }
@@ -240,7 +236,6 @@ impl Tally {
         self.last_delivered_ns = Some(now_ns);
         let sent_ns = stamp.due_ns + u64::from(stamp.delay_us) * 1_000;
         let due = now_ns.saturating_sub(stamp.due_ns);
-        self.interval.delivered += 1;
         record(&mut self.interval.latency, due);
         let (begin_ns, end_ns) = self.steady_ns;
         if (begin_ns..end_ns).contains(&stamp.due_ns) {
@@ -259,7 +254,7 @@ impl Tally {
 
     /// What was counted since the last call, as of `second`; `None` when nothing was.
     pub(crate) fn take_interval(&mut self, second: u64) -> Option<Interval> {
-        if self.interval.delivered == 0 && self.interval.loop_lag_ns_max == 0 {
+        if self.interval.latency.is_empty() && self.interval.loop_lag_ns_max == 0 {
             return None;
         }
         let mut interval = std::mem::replace(&mut self.interval, Interval::new());

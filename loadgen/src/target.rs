@@ -24,11 +24,7 @@ pub(crate) fn dialect(clients: &Clients) -> Arc<dyn Dialect> {
 }
 
 /// How publications get to the server.
-pub(crate) fn outlet(
-    publications: &Publications,
-    clients: &Clients,
-) -> Result<Box<dyn Outlet>, String> {
-    let rooms = clients.rooms();
+pub(crate) fn outlet(publications: &Publications, rooms: u32) -> Result<Box<dyn Outlet>, String> {
     Ok(match publications.publish_by {
         PublishBy::Upstream => Box::new(UpstreamOutlet::connect(
             publications.upstream,

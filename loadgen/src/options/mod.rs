@@ -51,6 +51,10 @@ pub(crate) enum Command {
     /// All connections, or a share, drop at once and come back with the back-off of the SDKs
     #[command(args_override_self = true)]
     Storm(Storm),
+    /// Ask for the history of rooms over HTTP again and again, instead of a subscription: for comparison.
+    /// Wants a broker whose rooms keep a history
+    #[command(args_override_self = true)]
+    Polling(Polling),
     /// Connect, subscribe and hold: memory per connection, pings, unexpected closes
     #[command(args_override_self = true)]
     Idle(Idle),
@@ -199,6 +203,34 @@ pub(crate) struct Storm {
     /// How long all may take to be back
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) back_within: Duration,
+}
+
+/// Options of `polling`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Polling {
+    /// The server's HTTP API
+    #[arg(long, default_value = "http://127.0.0.1:8002/api", value_name = "URL")]
+    pub(crate) api: String,
+    /// Clients; client i asks for room i modulo rooms
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) clients: u32,
+    /// Rooms
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = rooms())]
+    pub(crate) rooms: u32,
+    /// Time between two questions of a client
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// Threads that ask, with a connection each
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) pollers: u32,
+    #[command(flatten)]
+    pub(crate) publications: Publications,
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+    #[command(flatten)]
+    pub(crate) observe: Observe,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Options of `idle`.

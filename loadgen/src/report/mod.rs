@@ -14,6 +14,7 @@ use crate::course::Point;
 use crate::environment::Environment;
 use crate::host::{Cpu, Reading};
 use crate::options::Output;
+use crate::polling::PollingReport;
 use crate::publisher::Outcome;
 use crate::recover::RecoveryReport;
 use crate::slow::SlowOutcome;
@@ -65,6 +66,8 @@ pub(crate) struct Report {
     pub(crate) presence: Option<PresenceReport>,
     /// Connections that were dropped on purpose, in `churn` and `storm`.
     pub(crate) back: Option<BackReport>,
+    /// Questions and answers, in `polling`.
+    pub(crate) polling: Option<PollingReport>,
     /// Slow readers, if there were any.
     pub(crate) slow_readers: Option<SlowOutcome>,
     /// Attackers, in `abuse`.
@@ -96,6 +99,8 @@ pub(crate) struct ConnectReport {
     pub(crate) per_second: f64,
     /// From when each connect was due to its confirmed subscribe.
     pub(crate) latency: Latency,
+    /// Pings of the server that were answered, in the whole run.
+    pub(crate) pings_answered: u64,
 }
 
 /// Connections that were dropped on purpose.
@@ -399,6 +404,7 @@ impl ConnectReport {
             seconds,
             per_second: per_second(tally.subscribed, seconds),
             latency: Latency::new(&tally.connect_latency),
+            pings_answered: tally.pings,
         }
     }
 }

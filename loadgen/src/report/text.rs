@@ -63,6 +63,21 @@ impl fmt::Display for Report {
                 )?;
             }
         }
+        if let Some(polling) = &self.polling {
+            writeln!(
+                f,
+                "polling      {} clients every {:.0} ms: {} requests, {} of them empty, {} failed, {} MiB",
+                grouped(u64::from(polling.clients)),
+                polling.interval_ms,
+                grouped(polling.requests),
+                grouped(polling.empty),
+                grouped(polling.failed),
+                grouped(polling.bytes / 1_048_576)
+            )?;
+            if let Some(error) = &polling.error {
+                writeln!(f, "  error      {error}")?;
+            }
+        }
         if let Some(slow) = &self.slow_readers {
             writeln!(f, "slow readers: {} cut, {} held", slow.cut, slow.held)?;
             if slow.cut == 0 {
@@ -91,6 +106,10 @@ fn write_connect(f: &mut fmt::Formatter<'_>, connect: &ConnectReport) -> fmt::Re
         grouped(connect.per_second as u64)
     )?;
     writeln!(f, "  each       {}", connect.latency)?;
+    if connect.pings_answered > 0 {
+        let pings = grouped(connect.pings_answered);
+        writeln!(f, "  pings      {pings} answered in the whole run")?;
+    }
     for (failure, count) in &connect.failures {
         writeln!(f, "  failed     {} × {failure}", grouped(*count))?;
     }

@@ -1,0 +1,332 @@
+//! `polling`: the same updates fetched by asking for the history again and again, as clients without a
+//! WebSocket do. What it costs the server, and how late the updates are, is to be compared with a push.
+//!
+//! Every client asks at times of its own, which do not depend on the server; a few threads with a
+//! connection each ask for all of them. Every client must see every publication of its room exactly once.
+
+use crate::dialect::ROOM_PREFIX;
+use crate::host;
+use crate::options::Polling;
+use crate::order::{Arrival, Order};
+use crate::payload;
+use crate::publisher::{self, Plan};
+use crate::report::{
+    CpuReport, DeliveryReport, LoadgenReport, PublishReport, Report, ServerReport, ranges,
+};
+use crate::scenario;
+use crate::tally::{Tally, record};
+use crate::target;
+use crate::upgrade::Numbers;
+use crate::worker::publications_of;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Publications that one answer may hold.
+const LIMIT: u32 = 1_000;
+
+/// What the clients asked, and got.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct PollingReport {
+    /// Clients.
+    pub(crate) clients: u32,
+    /// Time between two questions of a client, milliseconds.
+    pub(crate) interval_ms: f64,
+    /// Questions.
+    pub(crate) requests: u64,
+    /// Of those, questions that brought nothing new.
+    pub(crate) empty: u64,
+    /// Questions without an answer, or with an error.
+    pub(crate) failed: u64,
+    /// Bytes of all answers.
+    pub(crate) bytes: u64,
+    /// The first error.
+    pub(crate) error: Option<String>,
+}
+
+/// Runs the scenario. The error says why there was no run.
+pub(crate) fn run(options: &Polling) -> Result<Report, String> {
+    let publications = &options.publications;
+    let counted = u64::from(publications.messages()) * u64::from(options.rooms);
+    let schedule = scenario::schedule(&options.pace, counted)?;
+    let mut plan = Plan::new(schedule, options.rooms, publications.payload);
+    plan.window = publications.window;
+    let outlet = target::outlet(publications, options.rooms)?;
+    let mut pollers = Vec::new();
+    for index in 0..options.pollers.min(options.clients) {
+        pollers.push(Poller::new(index, options, plan.run)?);
+    }
+    let pids = &options.observe.server_pid;
+    let (server_before, own_before) = (host::read_all(pids)?, host::read_own()?);
+    let begin_ns = host::now_ns();
+    plan.start_ns = begin_ns + options.interval.as_nanos() as u64;
+    let steady = plan.schedule.steady(plan.start_ns);
+    let orders = Arc::new(Orders::default());
+    let threads: Vec<_> = pollers
+        .into_iter()
+        .map(|mut poller| {
+            let orders = Arc::clone(&orders);
+            poller.tally.steady_ns = steady;
+            std::thread::spawn(move || poller.run(begin_ns, &orders))
+        })
+        .collect();
+    let outcome = publisher::run(&plan, outlet, &publisher::Progress::default());
+    // Each client has asked twice more when this is over.
+    std::thread::sleep(options.interval * 2 + Duration::from_millis(500));
+    orders.published.store(outcome.published, Relaxed);
+    orders.stop.store(true, Relaxed);
+    let (mut tally, mut polling) = (Tally::new(), PollingReport::default());
+    for thread in threads {
+        let (theirs, asked) = thread.join().map_err(|_| "a poller panicked".to_owned())?;
+        tally.merge(&theirs);
+        polling.requests += asked.requests;
+        polling.empty += asked.empty;
+        polling.failed += asked.failed;
+        polling.bytes += asked.bytes;
+        polling.error = polling.error.or(asked.error);
+    }
+    polling.clients = options.clients;
+    polling.interval_ms = options.interval.as_secs_f64() * 1e3;
+    let (server_after, own_after) = (host::read_all(pids)?, host::read_own()?);
+    let seconds = (host::now_ns() - begin_ns) as f64 / 1e9;
+    let own = CpuReport::between(&own_before, &own_after);
+    let publish = PublishReport::new(&plan, &outcome);
+    Ok(Report {
+        ok: tally.is_clean() && publish.is_clean() && polling.failed == 0,
+        publish: Some(publish),
+        delivery: Some(DeliveryReport::new(&tally, plan.start_ns)),
+        server: server_before.zip(server_after).map(|(before, after)| {
+            let run_cpu = CpuReport::between(&before, &after);
+            ServerReport {
+                run_cpu,
+                run_cpu_us_each: run_cpu.us_each(tally.delivered),
+                run_cores: Some(run_cpu.seconds / seconds),
+                rss_before_bytes: before.rss_bytes,
+                rss_connected_bytes: before.rss_bytes,
+                rss_after_bytes: after.rss_bytes,
+                ..ServerReport::default()
+            }
+        }),
+        loadgen: LoadgenReport {
+            run_cpu_seconds: own.seconds,
+            run_cpu_us_each: own.us_each(tally.delivered),
+            run_user_us_each: (tally.delivered > 0)
+                .then(|| own.user_seconds * 1e6 / tally.delivered as f64),
+            loop_lag: crate::report::Latency::new(&tally.loop_lag),
+            rss_bytes: own_after.rss_bytes,
+            ..LoadgenReport::default()
+        },
+        histogram: ranges(&tally.due_latency),
+        histogram_from_send: ranges(&tally.sent_latency),
+        polling: Some(polling),
+        ..Report::empty()
+    })
+}
+
+#[derive(Default)]
+struct Orders {
+    stop: AtomicBool,
+    published: AtomicU64,
+}
+
+/// A client: where it is in its room.
+struct Client {
+    room: u32,
+    offset: u64,
+    epoch: String,
+    order: Order,
+    /// When its first question is due, nanoseconds after the beginning.
+    phase_ns: u64,
+}
+
+/// A thread that asks for its share of the clients.
+struct Poller {
+    agent: ureq::Agent,
+    url: String,
+    key: Option<String>,
+    run: u16,
+    interval_ns: u64,
+    rooms: u32,
+    clients: Vec<Client>,
+    tally: Tally,
+    report: PollingReport,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    result: Option<History<'a>>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct History<'a> {
+    #[serde(borrow, default)]
+    publications: Vec<Publication<'a>>,
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    epoch: String,
+}
+
+#[derive(Deserialize)]
+struct Publication<'a> {
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(default)]
+    offset: u64,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: u32,
+    message: String,
+}
+
+impl Poller {
+    /// Asks where the rooms stand. The error is the first question's.
+    fn new(index: u32, options: &Polling, run: u16) -> Result<Self, String> {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .build();
+        let mut numbers = Numbers::new(u64::from(index));
+        let interval_ns = (options.interval.as_nanos() as u64).max(1);
+        let clients = (index..options.clients).step_by(options.pollers as usize);
+        let mut poller = Self {
+            agent: config.into(),
+            url: format!("{}/history", options.api.trim_end_matches('/')),
+            key: options.publications.api_key.clone(),
+            run,
+            interval_ns,
+            rooms: options.rooms,
+            clients: Vec::new(),
+            tally: Tally::new(),
+            report: PollingReport::default(),
+        };
+        for number in clients {
+            let room = number % options.rooms;
+            let body = format!("{{\"channel\":\"{ROOM_PREFIX}{room}\",\"limit\":0}}");
+            let text = poller.ask(&body)?;
+            let history = read(&text)?;
+            poller.clients.push(Client {
+                room,
+                offset: history.offset,
+                epoch: history.epoch,
+                order: Order::new(),
+                phase_ns: numbers.next() % interval_ns,
+            });
+        }
+        poller.clients.sort_by_key(|client| client.phase_ns);
+        Ok(poller)
+    }
+
+    fn run(mut self, begin_ns: u64, orders: &Orders) -> (Tally, PollingReport) {
+        let mut round_ns = begin_ns;
+        while !orders.stop.load(Relaxed) {
+            for index in 0..self.clients.len() {
+                let due_ns = round_ns + self.clients[index].phase_ns;
+                let wait_ns = due_ns.saturating_sub(host::now_ns());
+                std::thread::sleep(Duration::from_nanos(wait_ns));
+                // How late the question is: this thread may be busy with others.
+                record(&mut self.tally.loop_lag, host::now_ns() - due_ns);
+                if let Err(error) = self.poll(index) {
+                    self.report.failed += 1;
+                    self.report.error.get_or_insert(error);
+                }
+            }
+            round_ns += self.interval_ns;
+        }
+        let published = orders.published.load(Relaxed);
+        for client in &self.clients {
+            let published = publications_of(client.room, self.rooms, published);
+            self.tally.lost += u64::from(client.order.missing(published));
+        }
+        (self.tally, self.report)
+    }
+
+    fn poll(&mut self, index: usize) -> Result<(), String> {
+        let client = &self.clients[index];
+        let body = format!(
+            "{{\"channel\":\"{ROOM_PREFIX}{}\",\"limit\":{LIMIT},\"since\":{{\"offset\":{},\"epoch\":\"{}\"}}}}",
+            client.room, client.offset, client.epoch
+        );
+        let text = self.ask(&body)?;
+        let now_ns = host::now_ns();
+        self.report.requests += 1;
+        self.report.bytes += text.len() as u64;
+        let history = read(&text)?;
+        self.report.empty += u64::from(history.publications.is_empty());
+        let client = &mut self.clients[index];
+        for publication in &history.publications {
+            client.offset = client.offset.max(publication.offset);
+            let Ok(stamp) = payload::read(publication.data.get().as_bytes()) else {
+                self.tally.damaged += 1;
+                continue;
+            };
+            if stamp.run != self.run {
+                self.tally.foreign += 1;
+            } else if stamp.room != client.room {
+                self.tally.misrouted += 1;
+            } else {
+                match client.order.take(stamp.number) {
+                    Arrival::New => self.tally.deliver(&stamp, now_ns),
+                    Arrival::Late => {
+                        self.tally.reordered += 1;
+                        self.tally.deliver(&stamp, now_ns);
+                    }
+                    Arrival::Repeated => self.tally.duplicated += 1,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&self, body: &str) -> Result<String, String> {
+        let mut request = self
+            .agent
+            .post(&self.url)
+            .header("Content-Type", "application/json");
+        if let Some(key) = &self.key {
+            request = request.header("X-API-Key", key);
+        }
+        let text = |error: ureq::Error| format!("{}: {error}", self.url);
+        let mut response = request.send(body).map_err(text)?;
+        match response.status().as_u16() {
+            200 => response.body_mut().read_to_string().map_err(text),
+            status => Err(format!("{} answered with status {status}", self.url)),
+        }
+    }
+}
+
+fn read(text: &str) -> Result<History<'_>, String> {
+    let answer: Answer<'_> =
+        serde_json::from_str(text).map_err(|error| format!("no answer of the API: {error}"))?;
+    match (answer.result, answer.error) {
+        (Some(history), _) => Ok(history),
+        (None, Some(refusal)) => Err(format!(
+            "history: error {}: {}; has the channel a history?",
+            refusal.code, refusal.message
+        )),
+        (None, None) => Err("no answer of the API: neither result nor error".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_publications_or_a_reason() {
+        let history =
+            read(r#"{"result":{"publications":[{"data":"x","offset":7}],"offset":7,"epoch":"e"}}"#);
+        let history = history.unwrap();
+        assert_eq!((history.publications.len(), history.offset), (1, 7));
+        let refused = read(r#"{"error":{"code":108,"message":"not available"}}"#);
+        assert!(refused.err().unwrap().contains("error 108"));
+        assert!(read("{}").is_err() && read("<html>").is_err());
+    }
+}
