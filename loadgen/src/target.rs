@@ -1,8 +1,8 @@
 //! Which server is driven: the words of the command line to a dialect and an outlet.
 
-use crate::dialect::{CentrifugoJson, CentrifugoProtobuf, Dialect, Nats, Topic};
+use crate::dialect::{CentrifugoJson, CentrifugoProtobuf, Dialect, Mqtt, Nats, SocketIo, Topic};
 use crate::options::{Clients, Protocol, Publications, PublishBy};
-use crate::outlet::{HttpApiOutlet, NatsOutlet, Outlet, UpstreamOutlet};
+use crate::outlet::{HttpApiOutlet, MqttOutlet, NatsOutlet, NchanOutlet, Outlet, UpstreamOutlet};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub(crate) fn dialect(clients: &Clients) -> Arc<dyn Dialect> {
         Protocol::Topic => Arc::new(Topic::new(path("/"))),
         Protocol::Echo => Arc::new(Topic::echo(path("/"))),
         Protocol::Nats => Arc::new(Nats::new(path("/"))),
+        Protocol::Mqtt => Arc::new(Mqtt::new(path("/mqtt"))),
+        Protocol::SocketIo => Arc::new(SocketIo::new(path("/socket.io/"))),
     }
 }
 
@@ -36,6 +38,8 @@ pub(crate) fn outlet(publications: &Publications, rooms: u32) -> Result<Box<dyn 
             publications.api_key.as_deref(),
         )?),
         PublishBy::Nats => Box::new(NatsOutlet::connect(publications.publish_addr()?)?),
+        PublishBy::Mqtt => Box::new(MqttOutlet::connect(publications.publish_addr()?)?),
+        PublishBy::Nchan => Box::new(NchanOutlet::connect(publications.publish_to()?)?),
     })
 }
 

@@ -6,12 +6,16 @@
 mod centrifugo_json;
 mod centrifugo_line;
 mod centrifugo_protobuf;
+pub(crate) mod mqtt;
 mod nats;
+mod socket_io;
 mod topic;
 
 pub(crate) use centrifugo_json::CentrifugoJson;
 pub(crate) use centrifugo_protobuf::CentrifugoProtobuf;
+pub(crate) use mqtt::Mqtt;
 pub(crate) use nats::Nats;
+pub(crate) use socket_io::SocketIo;
 pub(crate) use topic::Topic;
 
 use crate::tally::Failure;

@@ -414,6 +414,10 @@ pub(crate) enum Protocol {
     Echo,
     /// NATS over WebSocket.
     Nats,
+    /// MQTT 3.1.1 over WebSocket.
+    Mqtt,
+    /// Socket.IO 4, with an application that knows the events `subscribe`, `publish` and `publication`.
+    SocketIo,
 }
 
 /// Who publishes what.
@@ -485,6 +489,10 @@ pub(crate) enum PublishBy {
     HttpApi,
     /// NATS over TCP, at `--publish-to`.
     Nats,
+    /// MQTT 3.1.1 over TCP, at `--publish-to`.
+    Mqtt,
+    /// HTTP POST to the URL of `--publish-to`, in which `{room}` stands for the name of the room: nchan.
+    Nchan,
 }
 
 /// When publications are due.

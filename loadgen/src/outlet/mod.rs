@@ -4,11 +4,15 @@
 //! [`Outlet::settle`] and where the server does not take more.
 
 mod http_api;
+mod mqtt;
 mod nats;
+mod nchan;
 mod upstream;
 
 pub(crate) use http_api::HttpApiOutlet;
+pub(crate) use mqtt::MqttOutlet;
 pub(crate) use nats::NatsOutlet;
+pub(crate) use nchan::NchanOutlet;
 pub(crate) use upstream::UpstreamOutlet;
 
 /// A connection of a publisher. Errors are in the operator's words and end the publishing.
