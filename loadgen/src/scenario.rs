@@ -3,6 +3,8 @@
 //! One conduct for all of them: connect and subscribe, settle, publish on a schedule while something
 //! may happen to the connections, wait until everything was delivered or nothing more comes, count.
 
+mod flow;
+
 use crate::abuse::Attackers;
 use crate::course::{Now, Phase, Recorder};
 use crate::fleet::{self, Ended, Fleet, POLL, Work};
@@ -23,6 +25,7 @@ use crate::tally::Tally;
 use crate::target;
 use crate::view::View;
 use crate::worker::{Chat, Totals};
+use flow::Flow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -32,9 +35,6 @@ use std::time::{Duration, Instant};
 const AFTERMATH: Duration = Duration::from_millis(200);
 /// From the moment a schedule is made to its start, so that all workers know of it.
 const LEAD_NS: u64 = 50_000_000;
-/// Where deliveries cannot be foretold, because connections come and go: as long as nothing more may
-/// come after the last publication until that counts as all.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// What is done to the connections while publications flow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -524,100 +524,6 @@ fn start_publishing(
         .name("publisher".to_owned())
         .spawn(move || publisher::run(&plan, outlet, &theirs))
         .map_err(|error| format!("thread: {error}"))
-}
-
-/// Whether a run is over: everything that can be foretold was delivered, or nothing more comes.
-struct Flow {
-    trouble: Trouble,
-    /// What is held or published by clients ends here, nanoseconds.
-    end_ns: Option<u64>,
-    begin_ns: u64,
-    planned: u64,
-    grace: Duration,
-    expected: Option<u64>,
-    delivered: u64,
-    changed: Instant,
-    is_quiet: bool,
-    /// How many publications each connection sent, once that is known.
-    sent: Option<Arc<[u32]>>,
-    publish_ns: u64,
-    is_chat: bool,
-}
-
-impl Flow {
-    fn new(conduct: &Conduct<'_>, fleet: &Fleet, steady: (u64, u64), grace: Duration) -> Self {
-        let end_ns = matches!(conduct.load, Load::Hold(_)).then_some(steady.1);
-        Self {
-            trouble: conduct.trouble,
-            end_ns,
-            begin_ns: host::now_ns(),
-            planned: match &conduct.load {
-                Load::Clients(chat, _) => chat.schedule.publications(),
-                _ => 0,
-            },
-            grace,
-            expected: None,
-            delivered: fleet.delivered(),
-            changed: Instant::now(),
-            is_quiet: false,
-            sent: None,
-            publish_ns: 0,
-            is_chat: matches!(conduct.load, Load::Clients(..)),
-        }
-    }
-
-    /// One publisher has published all it will.
-    fn published_all(&mut self, fleet: &Fleet, published: u64) {
-        self.changed = Instant::now();
-        if let Trouble::None = self.trouble {
-            self.expected = Some(fleet.expected_in_turn(published));
-        }
-    }
-
-    fn is_over(&mut self, fleet: &Fleet, is_published: bool) -> Result<bool, String> {
-        if let Some(end_ns) = self.end_ns {
-            return Ok(host::now_ns() >= end_ns);
-        }
-        let delivered = fleet.delivered();
-        if delivered != self.delivered {
-            (self.delivered, self.changed) = (delivered, Instant::now());
-        }
-        if !is_published {
-            self.changed = Instant::now();
-            return Ok(false);
-        }
-        if self.is_chat && self.sent.is_none() {
-            let is_stuck = self.changed.elapsed() > self.grace;
-            if fleet.published() < self.planned && !is_stuck {
-                return Ok(false);
-            }
-            self.publish_ns = host::now_ns() - self.begin_ns;
-            let sent = fleet.quieten()?;
-            self.expected = Some(fleet.expected(&sent));
-            self.sent = Some(sent);
-        }
-        if let Some(expected) = self.expected {
-            return Ok(delivered >= expected || self.changed.elapsed() > self.grace);
-        }
-        let is_there = match self.trouble {
-            Trouble::Storm(_, within) => {
-                let dropped = fleet.dropped();
-                fleet.back() >= dropped
-                    || self.begin_ns + (within.as_nanos() as u64) < host::now_ns()
-            }
-            _ => {
-                if !std::mem::replace(&mut self.is_quiet, true) {
-                    fleet.quieten()?;
-                }
-                fleet.back() >= fleet.dropped()
-            }
-        };
-        let quiet = match is_there {
-            true => QUIET,
-            false => self.grace,
-        };
-        Ok(self.changed.elapsed() > quiet)
-    }
 }
 
 /// Publishes to rooms without subscribers.

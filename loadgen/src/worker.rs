@@ -5,6 +5,9 @@
 //! A connection that fails is counted and not tried again, unless it was dropped on purpose before.
 
 mod due;
+mod progress;
+
+pub(crate) use progress::{Progress, Totals};
 
 use crate::host;
 use crate::payload::Maker;
@@ -21,9 +24,9 @@ use ringcast::driver::uring::{Uring, UringSetup};
 use ringcast::driver::{Loan, Payload, Wait};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Connections from one source address. `connect` takes ports of one parity first: beyond about
@@ -75,60 +78,6 @@ pub(crate) struct Chat {
     pub(crate) schedule: Schedule,
     /// Bytes of one payload.
     pub(crate) payload_bytes: usize,
-}
-
-/// What others see of a running worker, and its orders.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// Connections whose subscribe was confirmed for the first time.
-    pub(crate) subscribed: AtomicU32,
-    /// Connections whose subscribe was confirmed or that failed before.
-    pub(crate) settled: AtomicU32,
-    /// Connections that are subscribed now.
-    pub(crate) there: AtomicU32,
-    /// Connections that failed at any time.
-    pub(crate) failed: AtomicU32,
-    /// Connections that were subscribed again.
-    pub(crate) back: AtomicU64,
-    /// Connections that were dropped on purpose.
-    pub(crate) dropped: AtomicU64,
-    /// Publications delivered.
-    pub(crate) delivered: AtomicU64,
-    /// Publications sent by clients.
-    pub(crate) published: AtomicU64,
-    /// Thread id, once its ring is set up.
-    pub(crate) tid: AtomicU32,
-    /// How many each of its connections sent, once clients publish no more.
-    pub(crate) sent: OnceLock<Vec<u32>>,
-    /// Order: start to connect. The thread is to be unparked after it.
-    pub(crate) start: AtomicBool,
-    /// Order: start no more connects, and count those under way as failed.
-    pub(crate) stop_connecting: AtomicBool,
-    /// Order: the steady phase is from here, nanoseconds.
-    pub(crate) steady_from_ns: AtomicU64,
-    /// Order: the steady phase is to here, nanoseconds; 0 before there is one.
-    pub(crate) steady_to_ns: AtomicU64,
-    /// Order: clients publish, on a schedule that starts here, nanoseconds; 0 before.
-    pub(crate) publish_from_ns: AtomicU64,
-    /// Order: clients publish no more, and connections live on.
-    pub(crate) quiet: AtomicBool,
-    /// Order: connections live as long as they are told from now on.
-    pub(crate) churn: AtomicBool,
-    /// Order: drop this many of a thousand connections, once.
-    pub(crate) drop_permille: AtomicU32,
-    /// Order: end. The worker counts what is lost, given `totals`.
-    pub(crate) stop: AtomicBool,
-    /// Publications of the run, set before `stop`.
-    pub(crate) totals: OnceLock<Totals>,
-}
-
-/// Publications of a run.
-#[derive(Clone, Debug)]
-pub(crate) enum Totals {
-    /// They went to the rooms in turn.
-    InTurn(u64),
-    /// This many by each connection, to its room.
-    ByConnection(Arc<[u32]>),
 }
 
 /// Runs a worker until it is told to stop. What it counted goes to `results`: before its ring is torn

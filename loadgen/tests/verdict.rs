@@ -119,14 +119,13 @@ fn one_fault_in_ten_thousand_deliveries_is_caught_on_every_count() {
 
 #[test]
 fn a_generator_that_cannot_keep_its_schedule_is_refused() {
-    // 9,000 publications that are all due within a millisecond.
+    // 36 MB that are all due within a millisecond.
     let more = [
-        "--messages",
-        "10000",
-        "--rate",
-        "50000000",
-        "--threshold",
-        "p99<1s",
+        "--messages=3000",
+        "--rate=50000000",
+        "--payload=4000",
+        "--threshold=p99<100s",
+        "--grace=10s",
     ];
     let (code, report) = fanout(Fault::Nothing, &more);
     assert_eq!(code, 4, "{report:#}");
