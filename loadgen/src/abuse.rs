@@ -3,6 +3,7 @@
 //! One thread, plain sockets. Each attacker strikes, waits until the server ends the connection, and
 //! strikes again. A server that does not end it in time holds what an attacker can pile up.
 
+use crate::dialect::{Dialect, Session};
 use crate::upgrade::{self, Numbers};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Read, Write};
@@ -105,14 +106,14 @@ impl Attackers {
     pub(crate) fn start(
         count: u32,
         target: SocketAddrV4,
-        path: &str,
+        dialect: Arc<dyn Dialect>,
         patience: Duration,
     ) -> Result<Self, String> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (theirs, path) = (Arc::clone(&stop), path.to_owned());
+        let theirs = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("attackers".to_owned())
-            .spawn(move || attack(count, target, &path, patience, &theirs))
+            .spawn(move || attack(count, target, &*dialect, patience, &theirs))
             .map_err(|error| format!("thread: {error}"))?;
         Ok(Self { stop, thread })
     }
@@ -135,7 +136,7 @@ struct Attack {
 fn attack(
     count: u32,
     target: SocketAddrV4,
-    path: &str,
+    dialect: &dyn Dialect,
     patience: Duration,
     stop: &AtomicBool,
 ) -> AbuseReport {
@@ -146,7 +147,7 @@ fn attack(
     while !stop.load(Relaxed) || !attacks.is_empty() {
         if !stop.load(Relaxed) {
             for strike in std::mem::take(&mut waiting) {
-                match begin(strike, target, path, &mut numbers) {
+                match begin(strike, target, dialect, &mut numbers) {
                     Ok(stream) => {
                         report.of(strike).tried += 1;
                         attacks.push(Attack {
@@ -186,7 +187,7 @@ fn attack(
 fn begin(
     strike: Strike,
     target: SocketAddrV4,
-    path: &str,
+    dialect: &dyn Dialect,
     numbers: &mut Numbers,
 ) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&target.into(), CONNECT_TIMEOUT)?;
@@ -200,7 +201,7 @@ fn begin(
             stream.write_all(&bytes)?;
         }
         Strike::Oversize | Strike::Unmasked => {
-            upgrade(&mut stream, target, path, numbers.next())?;
+            upgrade(&mut stream, target, dialect, numbers.next())?;
             stream.write_all(match strike {
                 // A masked text frame of 2^30 bytes; what follows are its first ones.
                 Strike::Oversize => b"\x81\xff\0\0\0\0\x40\0\0\0\x01\x02\x03\x04abcdefgh",
@@ -215,11 +216,13 @@ fn begin(
 fn upgrade(
     stream: &mut TcpStream,
     target: SocketAddrV4,
-    path: &str,
+    dialect: &dyn Dialect,
     seed: u64,
 ) -> std::io::Result<()> {
-    let mut out = Vec::new();
-    upgrade::write_request(&mut out, &target.to_string(), path.as_bytes(), None, seed);
+    let (mut path, mut out) = (Vec::new(), Vec::new());
+    dialect.write_path(&Session::default(), &mut path);
+    let subprotocol = dialect.subprotocol();
+    upgrade::write_request(&mut out, &target.to_string(), &path, subprotocol, seed);
     stream.write_all(&out)?;
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
@@ -228,7 +231,7 @@ fn upgrade(
             0 => return Err(ErrorKind::UnexpectedEof.into()),
             count => head.extend_from_slice(&buffer[..count]),
         }
-        match upgrade::check_response(&head, None, seed) {
+        match upgrade::check_response(&head, subprotocol, seed) {
             Ok(None) => {}
             Ok(Some(_)) => return Ok(()),
             Err(_) => return Err(ErrorKind::InvalidData.into()),

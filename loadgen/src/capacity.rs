@@ -51,7 +51,7 @@ pub(crate) fn search(options: &Capacity) -> Result<u8, String> {
             Vary::Rate => "rate",
             Vary::Connections => "connections",
         },
-        slo: options.slo.iter().map(|slo| format!("{slo:?}")).collect(),
+        slo: options.slo.iter().map(Threshold::to_string).collect(),
         capacity: None,
         gave_first: Vec::new(),
         steps: Vec::new(),
@@ -115,7 +115,7 @@ fn run_step(options: &Capacity, vary: &str, load: u32) -> Result<Step, String> {
         .arg(first)
         .args(rest)
         .arg(format!("--{vary}={load}"))
-        .args(options.slo.iter().map(|slo| format!("--threshold={slo:?}")))
+        .args(options.slo.iter().map(|slo| format!("--threshold={slo}")))
         .arg("--plain")
         .arg(format!("--out={}", out.display()))
         .stdout(Stdio::null());
@@ -137,15 +137,9 @@ fn step(load: u32, report: &Report, slo: &[Threshold]) -> Step {
         .thresholds
         .iter()
         .filter(|checked| checked.met == Some(false))
-        .map(|checked| {
-            format!(
-                "{} missed: {:.6}",
-                checked.threshold,
-                checked.value.unwrap_or(0.0)
-            )
-        })
+        .map(|checked| format!("{} missed: {}", checked.threshold, checked.shown()))
         .collect();
-    let asks = |name: &str| slo.iter().any(|slo| format!("{slo:?}").starts_with(name));
+    let asks = |name: &str| slo.iter().any(|slo| slo.to_string().starts_with(name));
     if !report.ok && !asks("lost") {
         gave.push("a delivery or a connection went wrong".to_owned());
     }

@@ -45,7 +45,8 @@ impl Phase {
 /// One second.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Point {
-    /// Seconds since the first point.
+    /// Seconds since the first point. On a host that stalls one may be left out: the next point is then of
+    /// all that time.
     pub(crate) second: u64,
     /// Which part of the run it ends in.
     pub(crate) phase: Phase,
@@ -152,9 +153,9 @@ impl Recorder {
         self.collect_intervals();
         if self.points.len() < POINTS_MAX {
             let second = self.last.at_ns / 1_000_000_000;
+            self.seconds.push(second);
             let point = self.point(now_ns, fleet, &now);
             self.points.push(point);
-            self.seconds.push(second);
         }
         self.last.at_ns = now_ns;
         self.last.published = now.published;
@@ -171,7 +172,7 @@ impl Recorder {
         let own = host::read_own().unwrap_or(self.last.own);
         let of_both = self.last.server.as_ref().zip(server.as_ref());
         let point = Point {
-            second: self.points.len() as u64,
+            second: (self.last.at_ns / 1_000_000_000).saturating_sub(self.seconds[0]),
             phase: now.phase,
             connections: fleet.there(),
             failed: fleet.failed(),
@@ -224,9 +225,16 @@ impl Recorder {
     /// All points.
     pub(crate) fn finish(mut self) -> Vec<Point> {
         self.collect_intervals();
-        for (point, second) in self.points.iter_mut().zip(&self.seconds) {
-            if let Some(interval) = self.intervals.get(second) {
-                point.fill(interval);
+        let next = self.seconds.iter().skip(1).copied().chain([u64::MAX]);
+        for ((point, second), next) in self.points.iter_mut().zip(&self.seconds).zip(next) {
+            let of_point = self.intervals.range(*second..next);
+            let all = of_point.fold(None, |all: Option<Interval>, (_, interval)| {
+                let mut sum = all.unwrap_or_else(Interval::new);
+                sum.add(interval);
+                Some(sum)
+            });
+            if let Some(all) = all {
+                point.fill(&all);
             }
         }
         if let Some(endpoint) = &self.endpoint {

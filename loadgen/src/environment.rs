@@ -9,8 +9,8 @@ use std::fs::read_to_string;
 pub(crate) struct Environment {
     /// Version of loadgen.
     pub(crate) loadgen: String,
-    /// Start of the run, seconds since 1970.
-    pub(crate) started_unix_s: u64,
+    /// End of the run, seconds since 1970.
+    pub(crate) ended_unix_s: u64,
     /// Kernel release and version.
     pub(crate) kernel: String,
     /// CPU model.
@@ -55,10 +55,10 @@ impl Environment {
         let kernel = rustix::system::uname();
         let memory = field("/proc/meminfo", "MemTotal").unwrap_or_default();
         let memory_kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
-        let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let ended = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
             loadgen: env!("CARGO_PKG_VERSION").to_owned(),
-            started_unix_s: started.map_or(0, |since| since.as_secs()),
+            ended_unix_s: ended.map_or(0, |since| since.as_secs()),
             kernel: [kernel.release(), kernel.version()]
                 .map(|part| part.to_string_lossy().into_owned())
                 .join(" "),

@@ -3,11 +3,10 @@
 use crate::host::{self, Cpu};
 use crate::options::Clients;
 use crate::peer::{Context, Publishers};
+use crate::rooms::{members_max, publications_of};
 use crate::tally::{Interval, Tally};
 use crate::target;
-use crate::worker::{
-    self, CONNECTIONS_PER_WORKER, Chat, Progress, Share, Totals, members_max, publications_of,
-};
+use crate::worker::{self, CONNECTIONS_PER_WORKER, Chat, Progress, Share, Totals};
 use ringcast::driver::doorbell::Doorbells;
 use std::net::Ipv4Addr;
 use std::sync::Arc;

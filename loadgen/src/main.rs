@@ -22,6 +22,7 @@ mod prometheus;
 mod publisher;
 mod recover;
 mod report;
+mod rooms;
 mod scenario;
 mod schedule;
 mod slow;
@@ -50,7 +51,7 @@ const SLOW_PERMILLE: u32 = 50;
 const ROOM_MEMBERS: u32 = 10;
 
 fn main() -> ExitCode {
-    match execute(Options::parse().command) {
+    match execute(Options::parse().command, std::env::args().collect()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("loadgen: {error}");
@@ -59,9 +60,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> Result<u8, String> {
+/// Does what `command` says, which `arguments` stand for.
+fn execute(command: Command, arguments: Vec<String>) -> Result<u8, String> {
     match command {
-        Command::Run(file) => execute(read_scenario(&file)?),
+        Command::Run(file) => {
+            let (command, arguments) = read_scenario(&file)?;
+            execute(command, arguments)
+        }
         Command::Capacity(options) => capacity::search(&options),
         Command::Compare(options) => {
             let (before, after) = (
@@ -73,7 +78,8 @@ fn execute(command: Command) -> Result<u8, String> {
             Ok(0)
         }
         command => {
-            let report = run(&command)?;
+            let mut report = run(&command)?;
+            report.command = options::command_line(arguments.into_iter());
             if let Some(output) = output(&command) {
                 report.publish(output)?;
             }
@@ -125,19 +131,20 @@ fn output(command: &Command) -> Option<&Output> {
     })
 }
 
-/// The scenario that a file and the options after it stand for. A mistake in either is clap's to tell,
-/// and ends the program.
-fn read_scenario(file: &RunFile) -> Result<Command, String> {
+/// The scenario that a file and the options after it stand for, and the command line that does the same
+/// without the file. A mistake in either is clap's to tell, and ends the program.
+fn read_scenario(file: &RunFile) -> Result<(Command, Vec<String>), String> {
     let name = file.file.display();
     let text = std::fs::read_to_string(&file.file).map_err(|error| format!("{name}: {error}"))?;
     let arguments = options::file_arguments(&text).map_err(|error| format!("{name}: {error}"))?;
-    let all = std::iter::once("loadgen".to_owned())
+    let all: Vec<_> = std::iter::once("loadgen".to_owned())
         .chain(arguments)
-        .chain(file.options.iter().cloned());
-    match Options::parse_from(all).command {
+        .chain(file.options.iter().cloned())
+        .collect();
+    match Options::parse_from(&all).command {
         Command::Run(_) | Command::Capacity(_) | Command::Compare(_) => {
             Err(format!("{name}: `scenario` must name a scenario"))
         }
-        command => Ok(command),
+        command => Ok((command, all)),
     }
 }

@@ -5,9 +5,11 @@
 /// Gaps that one subscriber remembers. Of further ones only the numbers and the range are kept.
 const GAPS_MAX: usize = 1_024;
 
-/// The publications that a subscriber has seen: 1 to `next - 1`, apart from the gaps.
+/// The publications that a subscriber has seen: `base` to `next - 1`, apart from the gaps.
 #[derive(Debug)]
 pub(crate) struct Order {
+    /// The first one that it can have seen; 0 while that is open.
+    base: u32,
     next: u32,
     /// Present once something came too early.
     gaps: Option<Box<Gaps>>,
@@ -39,6 +41,7 @@ impl Order {
     /// Nothing has come.
     pub(crate) fn new() -> Self {
         Self {
+            base: 1,
             next: 1,
             gaps: None,
         }
@@ -47,6 +50,7 @@ impl Order {
     /// Whatever comes first is where it begins: for a subscriber that came while publications flowed.
     pub(crate) fn from_first() -> Self {
         Self {
+            base: 0,
             next: 0,
             gaps: None,
         }
@@ -54,8 +58,8 @@ impl Order {
 
     /// Publication `number` has come.
     pub(crate) fn take(&mut self, number: u32) -> Arrival {
-        if self.next == 0 {
-            self.next = number;
+        if self.base == 0 {
+            (self.base, self.next) = (number, number);
         }
         if number >= self.next {
             if number > self.next {
@@ -90,13 +94,18 @@ impl Order {
         self.gaps.as_ref().map_or(0, |gaps| gaps.missing())
     }
 
-    /// How many of the publications 1 to `published` have not come; of those from the first that came
-    /// for [`Order::from_first`].
+    /// How many of the publications 1 to `published` have not come.
     pub(crate) fn missing(&self, published: u32) -> u32 {
-        if self.next == 0 {
-            return 0;
+        self.missing_from(1, published)
+    }
+
+    /// How many of the publications `first` to `published` have not come; and of earlier ones, those that
+    /// are missing behind one that came.
+    pub(crate) fn missing_from(&self, first: u32, published: u32) -> u32 {
+        if self.base == 0 {
+            return (published + 1).saturating_sub(first);
         }
-        self.gaps() + (published + 1).saturating_sub(self.next)
+        self.base.saturating_sub(first) + self.gaps() + (published + 1).saturating_sub(self.next)
     }
 }
 
@@ -198,9 +207,15 @@ mod tests {
     #[test]
     fn one_who_came_later_misses_nothing_of_before() {
         let mut order = Order::from_first();
-        assert_eq!(order.missing(9), 0);
+        // Everything up to 9 was published before it came; then 8 and 9 were not.
+        assert_eq!(
+            (order.missing_from(10, 9), order.missing_from(8, 9)),
+            (0, 2)
+        );
         assert_eq!((order.take(7), order.take(9)), (New, New));
-        assert_eq!((order.gaps(), order.missing(10)), (1, 2));
+        assert_eq!((order.gaps(), order.missing_from(8, 10)), (1, 2));
+        // 5 and 6 were published when it was there, and did not come.
+        assert_eq!(order.missing_from(5, 10), 4);
     }
 
     #[test]

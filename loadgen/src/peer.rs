@@ -93,7 +93,7 @@ pub(crate) struct Peer {
     /// What key and masks are made from.
     seed: u64,
     since: Since,
-    /// When its connect was due, or when it was dropped; nanoseconds.
+    /// When its connect was due, or when it was dropped; once subscribed, since when. Nanoseconds.
     pub(crate) since_ns: u64,
     /// Bytes that wait for the send in flight.
     unsent: Option<Box<Vec<u8>>>,
@@ -104,7 +104,7 @@ pub(crate) struct Peer {
 pub(crate) enum Since {
     /// It is: everything is expected.
     Start,
-    /// It comes while publications flow: what follows its first one is expected.
+    /// It comes while publications flow: what is due from then on is expected.
     Later,
 }
 
@@ -199,8 +199,10 @@ impl Peer {
                 gaps.sum()
             }
         };
-        let was_subscribed = matches!(self.leave(false), Stage::Subscribed);
-        if was_subscribed { gaps } else { 0 }
+        match self.leave(false) {
+            Stage::Subscribed | Stage::Gone { misses: true } => gaps,
+            _ => 0,
+        }
     }
 
     fn leave(&mut self, misses: bool) -> Stage {
@@ -296,16 +298,17 @@ impl Peer {
         }
     }
 
-    /// Publications that did not come, given how many each publisher of its room sent.
-    pub(crate) fn lost(&self, published: impl Fn(u32) -> u32) -> u64 {
+    /// Publications that did not come, given how many each publisher of its room sent, and the first that
+    /// was due when it was there.
+    pub(crate) fn lost(&self, first: u32, published: impl Fn(u32) -> u32) -> u64 {
         if !matches!(self.stage, Stage::Subscribed | Stage::Gone { misses: true }) {
             return 0;
         }
         match &self.seen {
-            Seen::One(order) => u64::from(order.missing(published(0))),
+            Seen::One(order) => u64::from(order.missing_from(first, published(0))),
             Seen::Members(members) => (0..)
                 .zip(&members.orders)
-                .map(|(member, order)| u64::from(order.missing(published(member))))
+                .map(|(member, order)| u64::from(order.missing_from(first, published(member))))
                 .sum(),
         }
     }
@@ -522,7 +525,7 @@ mod tests {
             run.feed(&[byte]).unwrap();
         }
         assert!(matches!(run.peer.stage(), Stage::Subscribed));
-        assert_eq!((run.tally.delivered, run.peer.lost(|_| 1)), (1, 0));
+        assert_eq!((run.tally.delivered, run.peer.lost(1, |_| 1)), (1, 0));
     }
 
     #[test]
@@ -564,7 +567,7 @@ mod tests {
         assert_eq!((tally.reordered, tally.duplicated), (1, 1));
         assert_eq!((tally.damaged, tally.misrouted), (1, 2));
         // 3 never came, 4 came damaged, 6 under the wrong name.
-        assert_eq!(run.peer.lost(|_| 6), 3);
+        assert_eq!(run.peer.lost(1, |_| 6), 3);
     }
 
     #[test]
@@ -574,7 +577,7 @@ mod tests {
             run.feed(&publication_of(member, number)).unwrap();
         }
         // One of member 2 is missing, and both of member 1.
-        assert_eq!(run.peer.lost(|member| [2, 2, 3][member as usize]), 3);
+        assert_eq!(run.peer.lost(1, |member| [2, 2, 3][member as usize]), 3);
         assert_eq!((run.tally.delivered, run.tally.reordered), (4, 0));
     }
 
@@ -605,7 +608,17 @@ mod tests {
             run.feed(&publication(number)).unwrap();
         }
         assert_eq!(run.peer.drop_out(), 1);
-        assert_eq!(run.peer.lost(|_| 20), 0);
+        assert_eq!(run.peer.lost(1, |_| 20), 0);
+    }
+
+    #[test]
+    fn what_was_missing_before_a_failure_is_still_missing_when_another_takes_the_place() {
+        let mut run = Run::subscribed(Publishers::One);
+        for number in [1, 3] {
+            run.feed(&publication(number)).unwrap();
+        }
+        run.peer.end();
+        assert_eq!(run.peer.drop_out(), 1);
     }
 
     #[test]

@@ -13,11 +13,11 @@ use crate::publisher::{self, Plan};
 use crate::report::{
     CpuReport, DeliveryReport, LoadgenReport, PublishReport, Report, ServerReport, ranges,
 };
+use crate::rooms::publications_of;
 use crate::scenario;
 use crate::tally::{Tally, record};
 use crate::target;
 use crate::upgrade::Numbers;
-use crate::worker::publications_of;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::sync::Arc;

@@ -8,10 +8,12 @@ use crate::fleet::{POLL, Work};
 use crate::options::{Clients, Presence};
 use crate::publisher;
 use crate::report::{PresenceReport, Report};
+use crate::rooms::room_of;
 use crate::scenario::{Marks, Stage};
+use crate::schedule::Schedule;
 use crate::target;
 use crate::upgrade::{self, Numbers};
-use crate::worker::{Totals, room_of};
+use crate::worker::Totals;
 use ringcast::wire::frame::{Opcode, Role, write_client_frame};
 use ringcast::wire::message::{Assembler, Incoming};
 use serde::Deserialize;
@@ -46,12 +48,17 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
             .map_err(|error| format!("presence: {error}"))
     };
     let there = ask(rooms)?;
+    let nothing = Totals::InTurn {
+        published: 0,
+        schedule: Schedule::closed(0),
+        start_ns: 0,
+    };
     let marks = Marks {
         first_ns: 0,
         begin,
         end: stage.mark()?,
     };
-    let (tally, ended, readings, course) = stage.finish(&Totals::InTurn(0))?;
+    let (tally, ended, readings, course) = stage.finish(&nothing)?;
     ended.join();
     let left = Instant::now();
     let is_empty = loop {

@@ -12,10 +12,10 @@ use crate::payload::{Maker, Stamp};
 use crate::schedule::Schedule;
 use crate::tally::{histogram, record};
 use hdrhistogram::Histogram;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Publications after which answers are collected, and orders are looked at.
+/// Publications after which answers are collected.
 const CHECK_EVERY: u64 = 256;
 
 /// What to publish.
@@ -35,20 +35,18 @@ pub(crate) struct Plan {
     pub(crate) confirm: Confirm,
     /// Publications without their answer at a time, if that is bounded.
     pub(crate) window: Option<u32>,
-    /// Publications at the end that are confirmed `Sequenced` whatever the others have.
-    /// With one for every room (see [`Plan::settle_every_room`]) their places are checked too.
-    pub(crate) closing: u64,
+    /// Whether the last publication to every room is confirmed, and its place checked: a room takes
+    /// publications in order, so that answers for all that went before. Not every server hands out places.
+    pub(crate) settles_rooms: bool,
 }
 
-/// What others see of a running publisher, and its orders.
+/// What others see of a running publisher.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     /// Publications handed to the connection.
     pub(crate) published: AtomicU64,
     /// Most that one was late since this was last set to 0, nanoseconds.
     pub(crate) late_ns_max: AtomicU64,
-    /// Order: stop before the end.
-    pub(crate) stop: AtomicBool,
 }
 
 /// What came of it.
@@ -104,19 +102,16 @@ impl Plan {
             payload_bytes,
             confirm: Confirm::No,
             window: None,
-            closing: 1,
+            settles_rooms: false,
         }
     }
 
-    /// Has the last publication to every room confirmed with its place. A room takes publications
-    /// in order, so that answers for all that went before.
-    pub(crate) fn settle_every_room(&mut self) {
-        self.closing = u64::from(self.rooms);
-    }
-
-    /// Whether the places of the closing publications are checked.
-    pub(crate) fn settles_every_room(&self) -> bool {
-        self.closing == u64::from(self.rooms)
+    /// Publications at the end that are confirmed `Sequenced` whatever the others have.
+    fn closing(&self) -> u64 {
+        match self.settles_rooms {
+            true => u64::from(self.rooms),
+            false => 1,
+        }
     }
 }
 
@@ -138,7 +133,7 @@ pub(crate) fn run(plan: &Plan, outlet: Box<dyn Outlet>, progress: &Progress) -> 
     if outcome.elapsed_ns == 0 {
         outcome.elapsed_ns = host::now_ns().saturating_sub(start_ns);
     }
-    if plan.settles_every_room() && outcome.rooms_settled < u64::from(plan.rooms) {
+    if plan.settles_rooms && outcome.rooms_settled < u64::from(plan.rooms) {
         let missing = u64::from(plan.rooms) - outcome.rooms_settled;
         outcome.error.get_or_insert(format!(
             "{missing} rooms without a confirmation of their last publication"
@@ -182,7 +177,7 @@ impl Publisher<'_> {
                 due_ns,
                 delay_us: u32::try_from(late_ns / 1_000).unwrap_or(u32::MAX),
             });
-            let is_closing = total + plan.closing >= publications;
+            let is_closing = total + plan.closing() >= publications;
             let confirm = match (is_closing, plan.confirm, plan.window) {
                 (true, _, _) => Confirm::Sequenced,
                 (false, Confirm::No, Some(_)) => Confirm::Taken,
@@ -201,9 +196,6 @@ impl Publisher<'_> {
             progress.published.store(total + 1, Relaxed);
             if total % CHECK_EVERY == 0 {
                 self.collect_answers()?;
-                if progress.stop.load(Relaxed) {
-                    break;
-                }
             }
         }
         self.outlet.flush()?;
@@ -259,7 +251,7 @@ impl Publisher<'_> {
     /// Checks the answer to a room's last publication: a place below the number of publications to
     /// the room means that some have none.
     fn settle(&mut self, request: u64, place: Option<u64>) {
-        let (true, Some(first)) = (self.plan.settles_every_room(), self.closing_request) else {
+        let (true, Some(first)) = (self.plan.settles_rooms, self.closing_request) else {
             return;
         };
         // The plan ends with one publication to each room, from room 0.
@@ -291,5 +283,64 @@ impl Publisher<'_> {
         self.outcome.elapsed_ns = host::now_ns() - start_ns;
         self.outlet.settle()?;
         self.collect_answers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Schedule;
+    use std::collections::VecDeque;
+
+    /// A server that confirms and hands out no places, as most do.
+    #[derive(Default)]
+    struct WithoutPlaces {
+        sent: u64,
+        answers: VecDeque<u64>,
+    }
+
+    impl Outlet for WithoutPlaces {
+        fn send(&mut self, _: u32, _: &[u8], confirm: Confirm) -> Result<u64, String> {
+            if confirm != Confirm::No {
+                self.answers.push_back(self.sent);
+            }
+            self.sent += 1;
+            Ok(self.sent - 1)
+        }
+
+        fn flush(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn poll(&mut self) -> Result<Option<Confirmation>, String> {
+            Ok(self.answers.pop_front().map(|request| Confirmation {
+                request,
+                result: Ok(None),
+            }))
+        }
+
+        fn wait(&mut self) -> Result<Confirmation, String> {
+            self.poll()?.ok_or_else(|| "nothing was asked".to_owned())
+        }
+
+        fn settle(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    fn publish(rooms: u32, settles_rooms: bool) -> Outcome {
+        let mut plan = Plan::new(Schedule::closed(6), rooms, 64);
+        plan.settles_rooms = settles_rooms;
+        run(&plan, Box::<WithoutPlaces>::default(), &Progress::default())
+    }
+
+    #[test]
+    fn places_are_asked_for_where_they_are_wanted_and_not_for_a_single_room() {
+        for rooms in [1, 2] {
+            let outcome = publish(rooms, false);
+            assert_eq!((outcome.published, outcome.error), (6, None));
+            let error = publish(rooms, true).error.unwrap();
+            assert!(error.contains("at offset 0"), "{error}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::course::{Now, Phase, Recorder};
 use crate::fleet::{self, Ended, Fleet, POLL, Work};
 use crate::host::{self, Cpu, Reading};
 use crate::options::{
-    Abuse, Ack, Chat as ChatOptions, Churn, Clients, Fanout, Idle, Observe, Output, Pace,
+    Abuse, Ack, Chat as ChatOptions, Churn, Clients, Fanout, Idle, Observe, Output, Pace, Protocol,
     Publications, Publish, Storm,
 };
 use crate::outlet::{Confirm, Outlet, UpstreamOutlet};
@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 
 /// How long after the last expected delivery repeated ones are waited for.
 const AFTERMATH: Duration = Duration::from_millis(200);
+/// Members of a room of a chat, unless the options say otherwise.
+const CHAT_MEMBERS: u32 = 10;
 /// From the moment a schedule is made to its start, so that all workers know of it.
 const LEAD_NS: u64 = 50_000_000;
 
@@ -120,9 +122,17 @@ pub(crate) fn storm(options: &Storm) -> Result<Report, String> {
     conduct.run()
 }
 
-/// Clients publish to their rooms, ten to a room unless the options say otherwise.
+/// Clients publish to their rooms, [`CHAT_MEMBERS`] to each unless the options say otherwise.
 pub(crate) fn chat(options: &ChatOptions) -> Result<Report, String> {
-    let clients = options.clients.clone().with_rooms_of(10);
+    let members = match options.clients.protocol {
+        // Nobody hears another.
+        Protocol::Echo => 1,
+        _ => CHAT_MEMBERS,
+    };
+    let clients = options.clients.clone().with_rooms_of(members);
+    if members == 1 && clients.rooms() != clients.connections {
+        return Err("of an echo server every connection is a room: leave --rooms out".to_owned());
+    }
     if options.pace.rate.is_none() && options.pace.rate_steps.is_empty() {
         return Err("chat wants --rate or --rate-steps: publications per second in all".to_owned());
     }
@@ -192,6 +202,9 @@ impl Conduct<'_> {
         target::check(clients.target)?;
         let mut plan = None;
         if let Load::Outlet(publications, pace) = &self.load {
+            if clients.protocol == Protocol::Echo {
+                return Err("an echo server has no publisher: use `chat`".to_owned());
+            }
             let counted = u64::from(publications.messages()) * u64::from(clients.rooms());
             let mut made = Plan::new(
                 schedule(pace, counted)?,
@@ -265,21 +278,26 @@ impl Conduct<'_> {
             && tally.subscribed == u64::from(clients.connections)
             && report.publish.as_ref().is_none_or(PublishReport::is_clean)
             && abuse.is_none_or(|abuse| abuse.is_clean())
-            && tally.back == tally.dropped;
+            && tally.back == tally.dropped
+            && self.is_back_in_time(&tally);
         report.abuse = abuse;
         Ok(report)
+    }
+
+    /// Whether all who dropped in a storm were back in their time.
+    fn is_back_in_time(&self, tally: &Tally) -> bool {
+        match self.trouble {
+            Trouble::Storm(_, within) => Duration::from_nanos(tally.back_latency.max()) <= within,
+            _ => true,
+        }
     }
 
     fn attack(&self) -> Result<Option<Attackers>, String> {
         let Some((count, patience)) = self.attackers else {
             return Ok(None);
         };
-        let path = self
-            .clients
-            .path
-            .as_deref()
-            .unwrap_or("/connection/websocket");
-        Attackers::start(count, self.clients.target, path, patience).map(Some)
+        let dialect = target::dialect(&self.clients);
+        Attackers::start(count, self.clients.target, dialect, patience).map(Some)
     }
 }
 
@@ -493,10 +511,18 @@ impl Stage {
             Some(end) => end,
             None => self.mark()?,
         };
-        let published = outcome.as_ref().map_or(0, |(_, outcome)| outcome.published);
-        let totals = match flow.sent {
-            Some(sent) => Totals::ByConnection(sent),
-            None => Totals::InTurn(published),
+        let totals = match (flow.sent, &outcome) {
+            (Some(sent), _) => Totals::ByConnection(sent),
+            (None, Some((plan, outcome))) => Totals::InTurn {
+                published: outcome.published,
+                schedule: plan.schedule.clone(),
+                start_ns: first_ns,
+            },
+            (None, None) => Totals::InTurn {
+                published: 0,
+                schedule: Schedule::closed(0),
+                start_ns: first_ns,
+            },
         };
         let run = Run {
             outcome,
@@ -543,7 +569,7 @@ pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
         Ack::Accepted => Confirm::Taken,
         Ack::Sequenced => Confirm::Sequenced,
     };
-    plan.settle_every_room();
+    plan.settles_rooms = true;
     let outlet = UpstreamOutlet::connect(publications.upstream, publications.key(), options.rooms)?;
     let progress = publisher::Progress::default();
     let pids = &options.observe.server_pid;

@@ -33,6 +33,8 @@ pub(crate) enum Failure {
     NotRecoverable,
     /// The frame breaks RFC 6455.
     Frame,
+    /// A message is longer than loadgen takes.
+    TooLong,
     /// The message is none that the client protocol allows here.
     Message,
     /// The server closed with this code before the end; 0 when the close frame had none.
@@ -46,8 +48,11 @@ pub(crate) enum Failure {
 }
 
 impl From<FrameError> for Failure {
-    fn from(_: FrameError) -> Self {
-        Self::Frame
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::TooBig => Self::TooLong,
+            FrameError::Protocol(_) | FrameError::InvalidUtf8 => Self::Frame,
+        }
     }
 }
 
@@ -65,6 +70,7 @@ impl fmt::Display for Failure {
             Self::SubscribeRefused(code) => write!(f, "subscribe command: error {code}"),
             Self::NotRecoverable => f.write_str("subscribe command: the room is not recoverable"),
             Self::Frame => f.write_str("frame breaks RFC 6455"),
+            Self::TooLong => f.write_str("a message is longer than the 4 MiB that loadgen takes"),
             Self::Message => f.write_str("unexpected message"),
             Self::Closed(code) => write!(f, "closed by the server: {code}"),
             Self::Ended => f.write_str("closed by the server without a close frame"),

@@ -20,6 +20,16 @@ enum Kind {
     Count,
 }
 
+impl Kind {
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Time => "s",
+            Self::Bytes => "B",
+            Self::Count => "",
+        }
+    }
+}
+
 /// A value of the report that a threshold can be on.
 struct Metric {
     name: &'static str,
@@ -167,9 +177,16 @@ pub(crate) struct Threshold {
     limit: f64,
 }
 
-impl fmt::Debug for Threshold {
+/// As it was given.
+impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Threshold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Threshold({self})")
     }
 }
 
@@ -238,8 +255,10 @@ fn parse_limit(text: &str, kind: Kind) -> Result<f64, String> {
 pub(crate) struct Checked {
     /// As it was given.
     pub(crate) threshold: String,
-    /// The value: seconds, bytes or a number. `None` when it is not known.
+    /// The value, in `unit`. `None` when it is not known.
     pub(crate) value: Option<f64>,
+    /// `s`, `B`, or nothing for a number or a rate per second.
+    pub(crate) unit: String,
     /// Whether it was met; `None` when that is not known.
     pub(crate) met: Option<bool>,
 }
@@ -290,6 +309,7 @@ impl Verdict {
             checked.push(Checked {
                 threshold: threshold.text.clone(),
                 value,
+                unit: threshold.metric.kind.unit().to_owned(),
                 met,
             });
         }
@@ -305,6 +325,19 @@ impl Verdict {
             doubts,
             thresholds: checked,
             exit_code,
+        }
+    }
+}
+
+impl Checked {
+    /// The value with its unit, for people.
+    pub(crate) fn shown(&self) -> String {
+        match (self.value, self.unit.as_str()) {
+            (None, _) => "not known".to_owned(),
+            (Some(seconds), "s") => format!("{:.3} ms", seconds * 1e3),
+            (Some(bytes), "B") => format!("{bytes:.0} B"),
+            (Some(number), _) if number.fract() == 0.0 => format!("{number}"),
+            (Some(number), _) => format!("{number:.3}"),
         }
     }
 }
@@ -376,6 +409,17 @@ mod tests {
         assert_eq!(exit_code(&report(None), &["p99<50ms"]), 4);
         measured.ok = false;
         assert_eq!(exit_code(&measured, &["p99<30ms"]), 1);
+    }
+
+    #[test]
+    fn a_value_is_shown_with_its_unit() {
+        let shown = |text: &str, measured: &Report| {
+            Verdict::new(measured, &[parse(text).unwrap()]).thresholds[0].shown()
+        };
+        let measured = report(Some(40.25));
+        assert_eq!(shown("p99<50ms", &measured), "40.250 ms");
+        assert_eq!(shown("lost==0", &measured), "0");
+        assert_eq!(shown("rss<1GiB", &measured), "not known");
     }
 
     #[test]

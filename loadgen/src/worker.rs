@@ -12,6 +12,7 @@ pub(crate) use progress::{Progress, Totals};
 use crate::host;
 use crate::payload::Maker;
 use crate::peer::{Context, Peer, Since, Stage};
+use crate::rooms::{first_after, publications_of, room_of};
 use crate::schedule::Schedule;
 use crate::tally::{Failure, Interval, Tally, record};
 use crate::upgrade::Numbers;
@@ -551,8 +552,9 @@ impl Worker {
     }
 
     fn handle_subscribed(&mut self, conn: ConnId, now_ns: u64) {
-        let peer = &self.peers[conn.slot as usize];
+        let peer = &mut self.peers[conn.slot as usize];
         let took_ns = now_ns.saturating_sub(peer.since_ns);
+        peer.since_ns = now_ns;
         self.in_flight -= 1;
         self.there += 1;
         match peer.since() {
@@ -619,57 +621,28 @@ impl Worker {
         let rooms = self.share.rooms;
         for peer in &self.peers {
             let room = peer.room();
-            self.tally.lost += peer.lost(|member| match totals {
-                Totals::InTurn(published) => publications_of(room, rooms, *published),
+            let first = match (peer.since(), totals) {
+                (Since::Start, _) | (_, Totals::ByConnection(_)) => 1,
+                (
+                    Since::Later,
+                    Totals::InTurn {
+                        published,
+                        schedule,
+                        start_ns,
+                    },
+                ) => {
+                    let published = publications_of(room, rooms, *published);
+                    let there_ns = peer.since_ns.saturating_sub(*start_ns);
+                    first_after(there_ns, schedule, room, rooms, published)
+                }
+            };
+            self.tally.lost += peer.lost(first, |member| match totals {
+                Totals::InTurn { published, .. } => publications_of(room, rooms, *published),
                 Totals::ByConnection(sent) => {
                     let publisher = u64::from(member) * u64::from(rooms) + u64::from(room);
                     sent.get(publisher as usize).copied().unwrap_or(0)
                 }
             });
         }
-    }
-}
-
-/// Members of a room at most, when connections go to the rooms in turn.
-pub(crate) fn members_max(connections: u32, rooms: u32) -> u32 {
-    connections.div_ceil(rooms)
-}
-
-/// The room of a connection: in turn, after a crowd that is all in room 0 and leaves the other rooms
-/// to the others.
-pub(crate) fn room_of(connection: u32, rooms: u32, crowd: u32) -> u32 {
-    match crowd {
-        0 => connection % rooms,
-        _ if connection < crowd => 0,
-        _ => 1 + (connection - crowd) % (rooms - 1),
-    }
-}
-
-/// Publications of one room, when `published` went to `rooms` rooms in turn, room 0 first.
-pub(crate) fn publications_of(room: u32, rooms: u32, published: u64) -> u32 {
-    let (each, more) = (published / u64::from(rooms), published % u64::from(rooms));
-    each as u32 + u32::from(u64::from(room) < more)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_crowd_has_a_room_of_its_own() {
-        let rooms = |crowd| -> Vec<u32> { (0..5).map(|i| room_of(i, 3, crowd)).collect() };
-        assert_eq!(rooms(0), [0, 1, 2, 0, 1]);
-        assert_eq!(rooms(2), [0, 0, 1, 2, 1]);
-    }
-
-    #[test]
-    fn publications_in_turn_reach_the_first_rooms_first() {
-        let of = |published| -> Vec<u32> {
-            (0..3)
-                .map(|room| publications_of(room, 3, published))
-                .collect()
-        };
-        let expected = [[0, 0, 0], [1, 1, 0], [2, 2, 2]];
-        assert_eq!([of(0), of(2), of(6)], expected);
     }
 }

@@ -117,6 +117,42 @@ fn one_fault_in_ten_thousand_deliveries_is_caught_on_every_count() {
     assert!(p99_ms >= DELAY.as_secs_f64() * 1e3 * 0.9, "{report:#}");
 }
 
+/// Exit code and report of a storm: all 24 connections drop after a second and come again.
+fn storm(fault: Fault) -> (i32, Value) {
+    let broker = Broker::start(fault);
+    let (target, upstream) = (broker.listen.to_string(), broker.upstream.to_string());
+    let output = loadgen(&[
+        "storm",
+        "--target",
+        &target,
+        "--upstream",
+        &upstream,
+        "--connections=24",
+        "--rooms=3",
+        "--rate=60",
+        "--warmup=1s",
+        "--duration=3s",
+        "--settle=50ms",
+        "--grace=1s",
+        "--workers=2",
+        "--json",
+    ]);
+    (output.status.code().unwrap(), report(&output))
+}
+
+#[test]
+fn a_server_that_forgets_who_came_back_is_caught_although_it_confirmed_them() {
+    let (code, sound) = storm(Fault::Nothing);
+    assert_eq!(code, 0, "{sound:#}");
+    assert_eq!(sound["back"]["back"], CONNECTIONS);
+    let (code, forgotten) = storm(Fault::ForgetLater);
+    assert_eq!(code, 1, "{forgotten:#}");
+    assert_eq!(forgotten["back"]["back"], CONNECTIONS);
+    // Back after 1 s at the latest, and 20 publications to each room in each second after that.
+    let [lost] = counts(&forgotten, ["lost"]);
+    assert!(lost >= CONNECTIONS * 20, "{forgotten:#}");
+}
+
 #[test]
 fn a_generator_that_cannot_keep_its_schedule_is_refused() {
     // 36 MB that are all due within a millisecond.
@@ -183,6 +219,12 @@ fn a_scenario_file_stands_for_a_command_line_and_options_override_it() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let report = report(&output);
     assert_eq!(report["connect"]["connections"], 24);
+    // The report does without the file.
+    let command = report["command"].to_string();
+    assert!(
+        command.contains("--rooms=3") && !command.contains("small.toml"),
+        "{command}"
+    );
     assert_eq!(report["verdict"]["thresholds"][0]["met"], true);
     let read = |path| std::fs::read_to_string(path).unwrap();
     assert!(read(&html).contains("<svg") && read(&hgrm).contains("#[Mean"));

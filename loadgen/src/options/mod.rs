@@ -159,7 +159,7 @@ pub(crate) struct Abuse {
     #[command(flatten)]
     pub(crate) fanout: Fanout,
     /// Attackers, a quarter each: half-sent requests, garbage, oversize messages, unmasked frames
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=2_000))]
     pub(crate) attackers: u32,
     /// How long the server may take to end a half-sent request; the others have a second
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
@@ -410,7 +410,7 @@ pub(crate) enum Protocol {
     CentrifugoProtobuf,
     /// The path is the room, `{room}` in it or its end, and messages are bare payloads.
     Topic,
-    /// What a connection sends comes back to it; for `chat` with as many rooms as connections.
+    /// What a connection sends comes back to it; for `chat`, where every connection is then a room.
     Echo,
     /// NATS over WebSocket.
     Nats,

@@ -105,7 +105,7 @@ fn plan(options: &Recover) -> Result<Plan, String> {
     let publications = publications.next_multiple_of(u64::from(options.rooms));
     let schedule = Schedule::counted(publications, options.rate, 1);
     let mut plan = Plan::new(schedule, options.rooms, options.payload);
-    plan.settle_every_room();
+    plan.settles_rooms = true;
     Ok(plan)
 }
 

@@ -6,9 +6,9 @@
 use super::client::{Client, Context};
 use super::tally::{DropKind, Tally};
 use crate::host;
+use crate::rooms::publications_of;
 use crate::tally::Failure;
 use crate::upgrade::Numbers;
-use crate::worker::publications_of;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;

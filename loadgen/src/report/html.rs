@@ -54,9 +54,7 @@ fn thresholds(out: &mut String, report: &Report) {
             Some(false) => ("bad", "missed"),
             None => ("doubt", "unknown"),
         };
-        let value = checked
-            .value
-            .map_or("not known".to_owned(), |v| format!("{v:.6}"));
+        let value = checked.shown();
         let _ = writeln!(
             out,
             "<p><span class=\"state {class}\">{word}</span> <code>{}</code>: {value}</p>",

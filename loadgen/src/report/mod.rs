@@ -44,7 +44,7 @@ const SAMPLES_BEYOND_MIN: f64 = 10.0;
 pub(crate) struct Report {
     /// [`SCHEMA_VERSION`].
     pub(crate) schema_version: u32,
-    /// The command line, without the secret of a key.
+    /// The command line, without secrets; for a scenario file the one that does the same without it.
     pub(crate) command: Vec<String>,
     /// Where it took place.
     pub(crate) environment: Environment,
@@ -448,7 +448,7 @@ impl PublishReport {
         }
     }
 
-    /// Of a plan whose rooms were settled, see [`crate::publisher::Plan::settle_every_room`].
+    /// Of a plan whose rooms were settled, see [`crate::publisher::Plan::settles_rooms`].
     pub(crate) fn with_rooms(self, outcome: &Outcome) -> Self {
         Self {
             rooms_settled: Some(outcome.rooms_settled),
@@ -544,7 +544,6 @@ impl Report {
     pub(crate) fn empty() -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
-            command: crate::options::command_line(std::env::args()),
             environment: Environment::read(),
             ..Self::default()
         }

@@ -296,10 +296,7 @@ fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
             Some(false) => "MISSED",
             None => "UNKNOWN",
         };
-        let value = match checked.value {
-            Some(value) => format!("is {value:.6}"),
-            None => "is not known".to_owned(),
-        };
+        let value = checked.shown();
         writeln!(f, "threshold    {} {state}: {value}", checked.threshold)?;
     }
     for doubt in &verdict.doubts {

@@ -13,9 +13,11 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Whether a run is over: everything that can be foretold was delivered, or nothing more comes.
 pub(super) struct Flow {
     trouble: Trouble,
-    /// What is held or published by clients ends here, nanoseconds.
+    /// Where nothing is published, holding ends here, nanoseconds.
     end_ns: Option<u64>,
     begin_ns: u64,
+    /// When the steady phase begins, and with it a storm, nanoseconds.
+    steady_ns: u64,
     planned: u64,
     grace: Duration,
     expected: Option<u64>,
@@ -42,6 +44,7 @@ impl Flow {
             trouble: conduct.trouble,
             end_ns,
             begin_ns: host::now_ns(),
+            steady_ns: steady.0,
             planned: match &conduct.load {
                 Load::Clients(chat, _) => chat.schedule.publications(),
                 _ => 0,
@@ -95,7 +98,7 @@ impl Flow {
             Trouble::Storm(_, within) => {
                 let dropped = fleet.dropped();
                 fleet.back() >= dropped
-                    || self.begin_ns + (within.as_nanos() as u64) < host::now_ns()
+                    || self.steady_ns + (within.as_nanos() as u64) < host::now_ns()
             }
             _ => {
                 if !std::mem::replace(&mut self.is_quiet, true) {

@@ -1,5 +1,6 @@
 //! What others see of a running worker, and its orders.
 
+use crate::schedule::Schedule;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -51,8 +52,12 @@ pub(crate) struct Progress {
 /// Publications of a run.
 #[derive(Clone, Debug)]
 pub(crate) enum Totals {
-    /// They went to the rooms in turn.
-    InTurn(u64),
+    /// They went to the rooms in turn, on a schedule that started then, nanoseconds.
+    InTurn {
+        published: u64,
+        schedule: Schedule,
+        start_ns: u64,
+    },
     /// This many by each connection, to its room.
     ByConnection(Arc<[u32]>),
 }

@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     AcceptKey,
     /// The first subscribe command is refused.
     RefuseSubscribe,
+    /// Who subscribes when publications have begun is confirmed and gets nothing.
+    ForgetLater,
     /// Of every 10,000 deliveries one is dropped, one comes twice and two are swapped; and 1 of 100
     /// publications is late by [`DELAY`].
     NowAndThen,
@@ -158,6 +160,12 @@ fn serve_client(mut stream: TcpStream, shared: &Shared) -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(200));
         socket.close(None)?;
         socket.flush()?;
+    }
+    if shared.fault == Fault::ForgetLater && shared.publications.load(Relaxed) > 0 {
+        // Held open, so that nothing but the silence can be noticed.
+        drop(subscribers);
+        let _ = socket.read();
+        return Ok(());
     }
     subscribers.push(Subscriber {
         channel,
