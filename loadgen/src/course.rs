@@ -119,9 +119,9 @@ struct Last {
 }
 
 impl Recorder {
-    /// Of what `from_workers` brings and `observe` names. The error is of an endpoint that cannot be
+    /// Of `fleet` and what `observe` names. The error is of an endpoint that cannot be
     /// read.
-    pub(crate) fn new(from_workers: Receiver<Interval>, observe: &Observe) -> Result<Self, String> {
+    pub(crate) fn new(fleet: &mut Fleet, observe: &Observe) -> Result<Self, String> {
         let endpoint = observe
             .prometheus
             .as_ref()
@@ -131,12 +131,12 @@ impl Recorder {
             points: Vec::new(),
             seconds: Vec::new(),
             intervals: BTreeMap::new(),
-            from_workers,
+            from_workers: fleet.take_intervals(),
             pids: observe.server_pid.clone(),
             endpoint,
             last: Last {
                 at_ns: host::now_ns(),
-                own: host::read_own()?,
+                own: fleet.read()?.process,
                 server: host::read_all(&observe.server_pid)?,
                 ..Last::default()
             },
@@ -169,15 +169,17 @@ impl Recorder {
         };
         // A server that has ended has no more to tell; the run finds that out by itself.
         let server = host::read_all(&self.pids).ok().flatten();
-        let own = host::read_own().unwrap_or(self.last.own);
+        // A worker process that has ended is found out by the run.
+        let own = fleet.read().map_or(self.last.own, |usage| usage.process);
+        let counts = fleet.counts();
         let of_both = self.last.server.as_ref().zip(server.as_ref());
         let point = Point {
             second: (self.last.at_ns / 1_000_000_000).saturating_sub(self.seconds[0]),
             phase: now.phase,
-            connections: fleet.there(),
-            failed: fleet.failed(),
+            connections: counts.there,
+            failed: counts.failed,
             published: now.published.saturating_sub(self.last.published),
-            delivered: fleet.delivered().saturating_sub(self.last.delivered),
+            delivered: counts.delivered.saturating_sub(self.last.delivered),
             schedule_lag_ms: now.late_ns as f64 / 1e6,
             server_cores: of_both.map(|(before, after)| cores(before, after)),
             server_rss_bytes: server.map(|reading| reading.rss_bytes),

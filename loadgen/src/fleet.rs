@@ -1,44 +1,51 @@
-//! All workers of a run: how many, which share each has, and how they are started and stopped.
+//! All connections of a run, wherever they are held: by threads of this process, by processes that it
+//! starts, or by worker processes on other hosts. Others see one fleet.
 
-use crate::host::{self, Cpu};
+mod clock;
+mod message;
+mod remote;
+mod serve;
+mod threads;
+
+pub(crate) use remote::ProcessReport;
+pub(crate) use serve::serve;
+
+use crate::host;
 use crate::options::Clients;
 use crate::peer::{Context, Publishers};
 use crate::rooms::{members_max, publications_of};
 use crate::tally::{Interval, Tally};
 use crate::target;
-use crate::worker::{self, CONNECTIONS_PER_WORKER, Chat, Progress, Share, Totals};
-use ringcast::driver::doorbell::Doorbells;
-use std::net::Ipv4Addr;
+use crate::worker::{Chat, Totals};
+use message::{Counts, Order, Usage};
+use remote::Remote;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use threads::{Threads, boundary};
 
-/// Workers at most: the third byte of a source address names one.
-const WORKERS_MAX: u32 = 250;
 /// How often the others look at the workers.
 pub(crate) const POLL: Duration = Duration::from_millis(5);
+/// Values of the third byte of a source address, which names a thread.
+const SOURCES: Range<u8> = 1..251;
+/// From an order with a time until that time, so that all threads know of it.
+const LEAD_NS: u64 = 50_000_000;
+/// How long connections may take to say how many publications they sent.
+const SENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The running workers.
-#[derive(Debug)]
+/// The fleet.
 pub(crate) struct Fleet {
-    workers: Vec<Running>,
-    results: Receiver<Result<Tally, String>>,
+    /// In the order of their connections.
+    members: Vec<Box<dyn Member>>,
     intervals: Option<Receiver<Interval>>,
-    bells: Doorbells,
     connections: u32,
     rooms: u32,
 }
 
-#[derive(Debug)]
-struct Running {
-    progress: Arc<Progress>,
-    thread: JoinHandle<()>,
-}
-
 /// What the workers are to do, apart from where the connections go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Work {
     /// Run number in the payloads.
     pub(crate) run: u16,
@@ -48,42 +55,94 @@ pub(crate) struct Work {
     pub(crate) life: Option<Duration>,
 }
 
+/// A part of the run's connections, for one process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// By their number in the run.
+    pub(crate) connections: Range<u32>,
+    /// Third bytes of source addresses, one for each thread; processes of one host share none.
+    pub(crate) sources: Range<u8>,
+}
+
+/// One process's part of a fleet.
+trait Member {
+    /// Passes an order on.
+    fn order(&self, order: &Order);
+
+    /// Where its connections stand.
+    fn counts(&self) -> Counts;
+
+    /// What its process and its threads have used until now.
+    fn read(&self) -> Result<Usage, String>;
+
+    /// How many publications each connection sent, some time after [`Order::Quieten`].
+    fn sent(&self) -> Option<Vec<u32>>;
+
+    /// Whether all is well; the error is of a worker that could not run.
+    fn check(&self) -> Result<(), String>;
+
+    /// Most that its clock is off, nanoseconds.
+    fn clock_error_ns(&self) -> u64 {
+        0
+    }
+
+    /// What there is to say of its process, if that is not this one.
+    fn describe(&self) -> Option<ProcessReport> {
+        None
+    }
+
+    /// Has it end, and count what is lost of `totals`.
+    fn stop(&self, totals: &Totals);
+
+    /// What it counted, after [`Member::stop`].
+    fn finish(self: Box<Self>) -> Result<(Tally, Box<dyn Ended>), String>;
+}
+
+/// A member that has counted and is closing its connections.
+pub(crate) trait Ended {
+    /// Waits until all connections are closed.
+    fn join(self: Box<Self>);
+}
+
+/// What came of a fleet.
+pub(crate) struct Finished {
+    /// All counts.
+    pub(crate) tally: Tally,
+    /// The processes that held connections, unless that was this one alone.
+    pub(crate) processes: Vec<ProcessReport>,
+    ended: Vec<Box<dyn Ended>>,
+}
+
+impl Finished {
+    /// Waits until all connections are closed.
+    pub(crate) fn join(self) -> Tally {
+        for member in self.ended {
+            member.join();
+        }
+        self.tally
+    }
+}
+
 impl Fleet {
     /// Starts the workers and waits until their rings are set up. The error is of one that failed.
     pub(crate) fn start(clients: &Clients, work: &Work) -> Result<Self, String> {
-        let shares = shares(clients, work, host::raise_descriptor_limit())?;
-        let bells = Doorbells::for_rings(shares.len() as u16)
-            .map_err(|error| format!("eventfd: {error}"))?;
-        let mut workers = Vec::with_capacity(shares.len());
-        let (to_results, results) = channel();
         let (to_intervals, intervals) = channel();
-        for share in shares {
-            let progress = Arc::new(Progress::default());
-            let (theirs, bells) = (Arc::clone(&progress), bells.clone());
-            let (to_results, to_intervals) = (to_results.clone(), to_intervals.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{}", share.worker))
-                .spawn(move || worker::run(share, &theirs, bells, to_intervals, &to_results))
-                .map_err(|error| format!("thread: {error}"))?;
-            workers.push(Running { progress, thread });
+        let mut members: Vec<Box<dyn Member>> = Vec::new();
+        if clients.processes == 1 && clients.workers.is_empty() {
+            let part = &parts(clients.connections, 1)?[0];
+            let threads = Threads::start(clients, work, part, &to_intervals)?;
+            members.push(Box::new(threads));
+        } else {
+            for remote in Remote::start_all(clients, work, &to_intervals)? {
+                members.push(Box::new(remote));
+            }
         }
-        let fleet = Self {
-            workers,
-            results,
+        Ok(Self {
+            members,
             intervals: Some(intervals),
-            bells,
             connections: clients.connections,
             rooms: clients.rooms(),
-        };
-        while fleet
-            .workers
-            .iter()
-            .any(|worker| worker.progress.tid.load(Relaxed) == 0)
-        {
-            fleet.check_alive()?;
-            std::thread::sleep(POLL);
-        }
-        Ok(fleet)
+        })
     }
 
     /// What the workers count in each second; to be taken once.
@@ -91,12 +150,21 @@ impl Fleet {
         self.intervals.take().unwrap_or_else(|| channel().1)
     }
 
-    /// Lets the workers connect.
+    /// Lets the workers connect, all at the same time.
     pub(crate) fn begin(&self) {
-        for worker in &self.workers {
-            worker.progress.start.store(true, Release);
-            worker.thread.thread().unpark();
-        }
+        let lead_ns = match self.members.as_slice() {
+            [_] => 0,
+            _ => self.lead_ns(),
+        };
+        let at_ns = host::now_ns() + lead_ns;
+        self.order(&Order::Begin { at_ns });
+    }
+
+    /// From now until a time that all members can know of before it comes, nanoseconds.
+    pub(crate) fn lead_ns(&self) -> u64 {
+        let errors = self.members.iter().map(|member| member.clock_error_ns());
+        // The error is half a round trip.
+        LEAD_NS + 4 * errors.max().unwrap_or(0)
     }
 
     /// Waits until each connection is subscribed or has failed, or none has come up for `timeout`.
@@ -109,7 +177,7 @@ impl Fleet {
     ) -> Result<(), String> {
         let (mut settled, mut changed) = (0, Instant::now());
         loop {
-            let now_settled = self.sum(|progress| u64::from(progress.settled.load(Relaxed)));
+            let now_settled = self.counts().settled;
             if now_settled == u64::from(self.connections) {
                 return Ok(());
             }
@@ -117,104 +185,80 @@ impl Fleet {
                 (settled, changed) = (now_settled, Instant::now());
             }
             if changed.elapsed() > timeout {
-                self.order(|progress| progress.stop_connecting.store(true, Relaxed));
+                self.order(&Order::StopConnecting);
             }
-            self.check_alive()?;
+            self.check()?;
             tick(self);
             std::thread::sleep(POLL);
         }
     }
 
-    /// Connections whose subscribe was confirmed for the first time.
-    pub(crate) fn subscribed(&self) -> u64 {
-        self.sum(|progress| u64::from(progress.subscribed.load(Relaxed)))
+    /// Where all connections stand.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut all = Counts::default();
+        for member in &self.members {
+            all.add(&member.counts());
+        }
+        all
     }
 
-    /// Connections that are subscribed now.
-    pub(crate) fn there(&self) -> u64 {
-        self.sum(|progress| u64::from(progress.there.load(Relaxed)))
-    }
-
-    /// Connections that failed at any time.
-    pub(crate) fn failed(&self) -> u64 {
-        self.sum(|progress| u64::from(progress.failed.load(Relaxed)))
-    }
-
-    /// Connections that were subscribed again after they had dropped.
-    pub(crate) fn back(&self) -> u64 {
-        self.sum(|progress| progress.back.load(Relaxed))
-    }
-
-    /// Connections that were dropped on purpose.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.sum(|progress| progress.dropped.load(Relaxed))
-    }
-
-    /// Publications delivered.
-    pub(crate) fn delivered(&self) -> u64 {
-        self.sum(|progress| progress.delivered.load(Relaxed))
-    }
-
-    /// Publications sent by clients.
-    pub(crate) fn published(&self) -> u64 {
-        self.sum(|progress| progress.published.load(Relaxed))
-    }
-
-    /// CPU time of each worker until now.
-    pub(crate) fn cpu(&self) -> Vec<Cpu> {
-        let tids = self
-            .workers
+    /// What all processes of the run have used until now, this one included, and their threads.
+    pub(crate) fn read(&self) -> Result<Usage, String> {
+        let mut all = Usage::default();
+        for member in &self.members {
+            all.add(member.read()?);
+        }
+        if self
+            .members
             .iter()
-            .map(|worker| worker.progress.tid.load(Relaxed));
-        tids.map(|tid| host::read_thread(tid).unwrap_or_default())
-            .collect()
+            .any(|member| member.describe().is_some())
+        {
+            all.process.add(&host::read_own()?);
+        }
+        Ok(all)
     }
 
     /// Of what is due from `begin_ns` to `end_ns` the latency is measured.
-    pub(crate) fn measure(&self, (begin_ns, end_ns): (u64, u64)) {
-        self.order(|progress| {
-            progress.steady_from_ns.store(begin_ns, Relaxed);
-            // Pairs with the worker's acquire load: it sees the beginning.
-            progress.steady_to_ns.store(end_ns, Release);
-        });
+    pub(crate) fn measure(&self, (from_ns, to_ns): (u64, u64)) {
+        self.order(&Order::Measure { from_ns, to_ns });
     }
 
     /// Clients publish, on a schedule that starts at `start_ns`.
-    pub(crate) fn publish_from(&self, start_ns: u64) {
-        self.order(|progress| progress.publish_from_ns.store(start_ns, Relaxed));
+    pub(crate) fn publish_from(&self, at_ns: u64) {
+        self.order(&Order::PublishFrom { at_ns });
     }
 
     /// Connections live as long as they are told, close and come again.
     pub(crate) fn churn(&self) {
-        self.order(|progress| progress.churn.store(true, Relaxed));
+        self.order(&Order::Churn);
     }
 
     /// Drops so many connections of a thousand at once.
     pub(crate) fn drop_many(&self, permille: u32) {
-        self.order(|progress| progress.drop_permille.store(permille, Relaxed));
+        self.order(&Order::Drop { permille });
     }
 
     /// Clients publish no more and leave no more. How many publications each connection sent.
     pub(crate) fn quieten(&self) -> Result<Arc<[u32]>, String> {
-        self.order(|progress| progress.quiet.store(true, Relaxed));
-        let mut all = Vec::with_capacity(self.connections as usize);
-        for worker in &self.workers {
-            loop {
-                if let Some(sent) = worker.progress.sent.get() {
-                    all.extend_from_slice(sent);
-                    break;
-                }
-                self.check_alive()?;
-                std::thread::sleep(POLL);
+        self.order(&Order::Quieten);
+        let since = Instant::now();
+        loop {
+            let each: Option<Vec<_>> = self.members.iter().map(|member| member.sent()).collect();
+            if let Some(each) = each {
+                return Ok(each.concat().into());
             }
+            self.check()?;
+            if since.elapsed() > SENT_TIMEOUT {
+                return Err("a worker does not say what its connections sent".to_owned());
+            }
+            std::thread::sleep(POLL);
         }
-        Ok(all.into())
     }
 
     /// Deliveries that `published` publications to the rooms in turn lead to, when all members are there;
     /// to all who are there, when some are not.
     pub(crate) fn expected_in_turn(&self, published: u64) -> u64 {
-        let there = self.subscribed();
+        let there = self.counts().subscribed;
         if there < u64::from(self.connections) {
             return there * (published / u64::from(self.rooms));
         }
@@ -238,114 +282,55 @@ impl Fleet {
     }
 
     /// Stops the workers, which count what is lost of `totals`, and adds them up. Their connections
-    /// are closed some time later, see [`Ended::join`].
-    pub(crate) fn finish(self, totals: &Totals) -> Result<(Tally, Ended), String> {
-        self.order(|progress| {
-            // Set once only: nobody else ends a fleet.
-            let _ = progress.totals.set(totals.clone());
-            // Pairs with the worker's acquire load: it sees `totals`.
-            progress.stop.store(true, Release);
-        });
-        let mut all = Tally::new();
-        for _ in &self.workers {
-            all.merge(&self.results.recv().map_err(|_| PANICKED.to_owned())??);
+    /// are closed some time later, see [`Finished::join`].
+    pub(crate) fn finish(self, totals: &Totals) -> Result<Finished, String> {
+        for member in &self.members {
+            member.stop(totals);
         }
-        Ok((all, Ended(self.workers)))
+        let processes = self.members.iter().filter_map(|member| member.describe());
+        let mut finished = Finished {
+            tally: Tally::new(),
+            processes: processes.collect(),
+            ended: Vec::new(),
+        };
+        for member in self.members {
+            let (tally, ended) = member.finish()?;
+            finished.tally.merge(&tally);
+            finished.ended.push(ended);
+        }
+        Ok(finished)
     }
 
-    fn order(&self, give: impl Fn(&Progress)) {
-        for (node, worker) in self.workers.iter().enumerate() {
-            give(&worker.progress);
-            // A ring that cannot be rung looks at its orders at its next tick.
-            let _ = self.bells.ring(node as u16);
+    fn order(&self, order: &Order) {
+        for member in &self.members {
+            member.order(order);
         }
     }
 
-    fn sum(&self, count: impl Fn(&Progress) -> u64) -> u64 {
-        self.workers
-            .iter()
-            .map(|worker| count(&worker.progress))
-            .sum()
-    }
-
-    /// Workers end by themselves only when they cannot run.
-    pub(crate) fn check_alive(&self) -> Result<(), String> {
-        match self
-            .workers
-            .iter()
-            .any(|worker| worker.thread.is_finished())
-        {
-            false => Ok(()),
-            true => match self.results.try_recv() {
-                Ok(Err(error)) => Err(error),
-                _ => Err(PANICKED.to_owned()),
-            },
-        }
+    /// Whether all is well; the error is of a worker that could not run.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.members.iter().try_for_each(|member| member.check())
     }
 }
 
-const PANICKED: &str = "a worker panicked";
-
-/// Workers that have counted and are closing their connections.
-#[derive(Debug)]
-pub(crate) struct Ended(Vec<Running>);
-
-impl Ended {
-    /// Waits until all connections are closed.
-    pub(crate) fn join(self) {
-        for worker in self.0 {
-            // Its result is there already.
-            let _ = worker.thread.join();
-        }
-    }
-}
-
-/// Each worker's share of the connections, given the descriptor limit, which bounds a ring's table.
-fn shares(clients: &Clients, work: &Work, descriptors: u64) -> Result<Vec<Share>, String> {
-    let all_cores = core_affinity::get_core_ids().unwrap_or_default();
-    let cores: Vec<_> = match clients.cores.as_slice() {
-        [] => all_cores,
-        list => list
-            .iter()
-            .map(|id| core_affinity::CoreId { id: *id })
-            .collect(),
-    };
-    let per_worker = u64::from(CONNECTIONS_PER_WORKER).min(descriptors).max(1) as u32;
-    let needed = clients.connections.div_ceil(per_worker);
-    let workers = clients
-        .workers
-        .unwrap_or_else(|| needed.max(cores.len() as u32));
-    let workers = workers.clamp(1, clients.connections);
-    let per_worker = clients.connections.div_ceil(workers);
-    if workers > WORKERS_MAX || u64::from(per_worker) > descriptors {
+/// The parts of `count` processes: connections and source addresses, as even as they go.
+fn parts(connections: u32, count: u32) -> Result<Vec<Part>, String> {
+    if count == 0 || count > SOURCES.len() as u32 || connections < count {
         return Err(format!(
-            "{} connections need {needed} workers (at most {WORKERS_MAX}) with a descriptor limit of \
-             {descriptors} each: raise it with `ulimit -n`, or ask for fewer connections",
-            clients.connections
+            "{connections} connections cannot be shared by {count} processes: there are {} at most, and \
+             each needs a connection",
+            SOURCES.len()
         ));
     }
-    let is_loopback = clients.target.ip().is_loopback();
-    let source_base = clients
-        .source_base
-        .or_else(|| is_loopback.then_some(Ipv4Addr::new(127, 0, 0, 0)));
-    let context = Arc::new(context(clients, work));
-    let share = |worker: u32| Share {
-        worker: worker as u16,
-        core: (!cores.is_empty()).then(|| cores[worker as usize % cores.len()]),
-        connections: boundary(clients.connections, workers, worker)
-            ..boundary(clients.connections, workers, worker + 1),
-        all_connections: clients.connections,
-        rooms: clients.rooms(),
-        crowd: clients.crowd,
-        target: clients.target,
-        source_base,
-        in_flight_max: clients.in_flight,
-        ramp_ns: clients.ramp.as_nanos() as u64,
-        life_ns: work.life.map(|life| life.as_nanos() as u64),
-        chat: work.chat.clone(),
-        context: Arc::clone(&context),
+    let of = |index| {
+        let source = |index| SOURCES.start + boundary(SOURCES.len() as u32, count, index) as u8;
+        Part {
+            connections: boundary(connections, count, index)
+                ..boundary(connections, count, index + 1),
+            sources: source(index)..source(index + 1),
+        }
     };
-    Ok((0..workers).map(share).collect())
+    Ok((0..count).map(of).collect())
 }
 
 /// What the connections need to know.
@@ -361,68 +346,25 @@ pub(crate) fn context(clients: &Clients, work: &Work) -> Context {
     }
 }
 
-/// The first connection of a worker: shares differ by one at most.
-fn boundary(connections: u32, workers: u32, worker: u32) -> u32 {
-    (u64::from(connections) * u64::from(worker) / u64::from(workers)) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{Command, Options};
-    use clap::Parser;
-
-    const WORK: Work = Work {
-        run: 0,
-        chat: None,
-        life: None,
-    };
-
-    fn clients(arguments: &[&str]) -> Clients {
-        let all = ["loadgen", "idle"].iter().chain(arguments);
-        match Options::parse_from(all).command {
-            Command::Idle(idle) => idle.clients,
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
-    fn every_connection_is_in_one_share_and_no_table_is_too_large() {
-        for connections in ["1", "7", "20000", "50000", "1000000"] {
-            let clients = clients(&["--connections", connections]);
-            let shares = shares(&clients, &WORK, 20_000).unwrap();
-            let mut next = 0;
-            for share in &shares {
-                assert_eq!(share.connections.start, next);
-                next = share.connections.end;
-                assert!((1..=CONNECTIONS_PER_WORKER).contains(&(share.connections.len() as u32)));
+    fn parts_of_processes_cover_all_connections_and_share_no_source() {
+        for (connections, count) in [(1, 1), (7, 3), (1_000_000, 4), (250, 250)] {
+            let parts = parts(connections, count).unwrap();
+            assert_eq!(parts.len() as u32, count);
+            let (mut next, mut source) = (0, SOURCES.start);
+            for part in parts {
+                assert_eq!((part.connections.start, part.sources.start), (next, source));
+                assert!(!part.connections.is_empty() && !part.sources.is_empty());
+                (next, source) = (part.connections.end, part.sources.end);
             }
-            assert_eq!(next, clients.connections);
+            assert_eq!((next, source), (connections, SOURCES.end));
         }
-    }
-
-    #[test]
-    fn a_low_descriptor_limit_means_more_workers_or_a_clear_refusal() {
-        let wanted = clients(&["--connections", "50000"]);
-        assert_eq!(shares(&wanted, &WORK, 1_024).unwrap().len(), 49);
-        let too_many = clients(&["--connections", "500000"]);
-        assert!(
-            shares(&too_many, &WORK, 1_024)
-                .unwrap_err()
-                .contains("ulimit")
-        );
-        let fixed = clients(&["--connections", "50000", "--workers", "2"]);
-        assert!(shares(&fixed, &WORK, 20_000).is_err());
-        assert_eq!(shares(&fixed, &WORK, 30_000).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn only_loopback_targets_have_chosen_sources() {
-        let source =
-            |arguments: &[&str]| shares(&clients(arguments), &WORK, 20_000).unwrap()[0].source_base;
-        assert_eq!(source(&[]), Some(Ipv4Addr::new(127, 0, 0, 0)));
-        assert_eq!(source(&["--target", "10.0.0.1:80"]), None);
-        let chosen = source(&["--target", "10.0.0.1:80", "--source-base", "10.1.0.0"]);
-        assert_eq!(chosen, Some(Ipv4Addr::new(10, 1, 0, 0)));
+        for (connections, count) in [(1, 2), (1_000, 0), (1_000, 251)] {
+            assert!(parts(connections, count).is_err());
+        }
     }
 }

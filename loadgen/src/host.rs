@@ -1,10 +1,16 @@
 //! What the kernel counts of processes and sockets, from `/proc`.
 
+use serde::{Deserialize, Serialize};
 use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
+/// CLOCK_MONOTONIC of this process minus that of the coordinator of the run.
+static CLOCK_OFFSET_NS: AtomicI64 = AtomicI64::new(0);
+
 /// CPU time of threads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cpu {
     /// Time on a core, nanoseconds.
     pub(crate) run_ns: u64,
@@ -23,7 +29,7 @@ impl Cpu {
 }
 
 /// One reading of a process.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reading {
     /// All its threads; finer than the ticks of user and system time.
     pub(crate) cpu: Cpu,
@@ -41,7 +47,8 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    fn add(&mut self, other: &Self) {
+    /// Adds another process's.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.cpu.run_ns += other.cpu.run_ns;
         self.cpu.queued_ns += other.cpu.queued_ns;
         self.user += other.user;
@@ -122,8 +129,39 @@ pub(crate) fn read_thread(tid: u32) -> io::Result<Cpu> {
     parse_schedstat(&text).ok_or_else(unreadable)
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC, the clock of the driver.
+/// The clock of the run: nanoseconds of CLOCK_MONOTONIC, which is also the driver's; in a worker process
+/// those of its coordinator.
 pub(crate) fn now_ns() -> u64 {
+    monotonic_ns().wrapping_sub(CLOCK_OFFSET_NS.load(Relaxed) as u64)
+}
+
+/// From now on the clock of the run is that of a coordinator, from which this host's differs by so much.
+pub(crate) fn set_clock_offset(offset_ns: i64) {
+    CLOCK_OFFSET_NS.store(offset_ns, Relaxed);
+}
+
+/// Waits until that time of the run.
+pub(crate) fn sleep_until(at_ns: u64) {
+    std::thread::sleep(Duration::from_nanos(at_ns.saturating_sub(now_ns())));
+}
+
+/// Which start of which kernel this is.
+pub(crate) fn boot() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        text.unwrap_or_default().trim().to_owned()
+    })
+}
+
+/// Name of this host.
+pub(crate) fn name() -> String {
+    let kernel = rustix::system::uname();
+    kernel.nodename().to_string_lossy().into_owned()
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC of this host.
+pub(crate) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

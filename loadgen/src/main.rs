@@ -68,6 +68,7 @@ fn execute(command: Command, arguments: Vec<String>) -> Result<u8, String> {
             execute(command, arguments)
         }
         Command::Capacity(options) => capacity::search(&options),
+        Command::Worker(options) => fleet::serve(&options),
         Command::Compare(options) => {
             let (before, after) = (
                 report::read(&options.before)?,
@@ -103,7 +104,7 @@ fn run(command: &Command) -> Result<Report, String> {
         Command::Publish(options) => scenario::publish(options),
         Command::Recover(options) => recover::run(options),
         Command::Presence(options) => presence::run(options),
-        Command::Run(_) | Command::Capacity(_) | Command::Compare(_) => {
+        Command::Run(_) | Command::Worker(_) | Command::Capacity(_) | Command::Compare(_) => {
             Err("no scenario".to_owned())
         }
     }?;
@@ -127,7 +128,9 @@ fn output(command: &Command) -> Option<&Output> {
         Command::Publish(options) => &options.output,
         Command::Recover(options) => &options.output,
         Command::Presence(options) => &options.output,
-        Command::Run(_) | Command::Capacity(_) | Command::Compare(_) => return None,
+        Command::Run(_) | Command::Worker(_) | Command::Capacity(_) | Command::Compare(_) => {
+            return None;
+        }
     })
 }
 
@@ -142,7 +145,7 @@ fn read_scenario(file: &RunFile) -> Result<(Command, Vec<String>), String> {
         .chain(file.options.iter().cloned())
         .collect();
     match Options::parse_from(&all).command {
-        Command::Run(_) | Command::Capacity(_) | Command::Compare(_) => {
+        Command::Run(_) | Command::Worker(_) | Command::Capacity(_) | Command::Compare(_) => {
             Err(format!("{name}: `scenario` must name a scenario"))
         }
         command => Ok((command, all)),

@@ -11,7 +11,7 @@ use crate::order::{Arrival, Order};
 use crate::payload;
 use crate::publisher::{self, Plan};
 use crate::report::{
-    CpuReport, DeliveryReport, LoadgenReport, PublishReport, Report, ServerReport, ranges,
+    DeliveryReport, Latency, LoadgenReport, PublishReport, Report, ServerReport, ranges,
 };
 use crate::rooms::publications_of;
 use crate::scenario;
@@ -92,32 +92,22 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
     polling.interval_ms = options.interval.as_secs_f64() * 1e3;
     let (server_after, own_after) = (host::read_all(pids)?, host::read_own()?);
     let seconds = (host::now_ns() - begin_ns) as f64 / 1e9;
-    let own = CpuReport::between(&own_before, &own_after);
     let publish = PublishReport::new(&plan, &outcome);
     Ok(Report {
         ok: tally.is_clean() && publish.is_clean() && polling.failed == 0,
         publish: Some(publish),
         delivery: Some(DeliveryReport::new(&tally, plan.start_ns)),
-        server: server_before.zip(server_after).map(|(before, after)| {
-            let run_cpu = CpuReport::between(&before, &after);
-            ServerReport {
-                run_cpu,
-                run_cpu_us_each: run_cpu.us_each(tally.delivered),
-                run_cores: Some(run_cpu.seconds / seconds),
-                rss_before_bytes: before.rss_bytes,
-                rss_connected_bytes: before.rss_bytes,
-                rss_after_bytes: after.rss_bytes,
-                ..ServerReport::default()
-            }
+        server: ServerReport::between(
+            [server_before, server_before, server_after],
+            tally.delivered,
+        )
+        .map(|server| ServerReport {
+            run_cores: Some(server.run_cpu.seconds / seconds),
+            ..server
         }),
         loadgen: LoadgenReport {
-            run_cpu_seconds: own.seconds,
-            run_cpu_us_each: own.us_each(tally.delivered),
-            run_user_us_each: (tally.delivered > 0)
-                .then(|| own.user_seconds * 1e6 / tally.delivered as f64),
-            loop_lag: crate::report::Latency::new(&tally.loop_lag),
-            rss_bytes: own_after.rss_bytes,
-            ..LoadgenReport::default()
+            loop_lag: Latency::new(&tally.loop_lag),
+            ..LoadgenReport::between(&own_before, &own_after, tally.delivered)
         },
         histogram: ranges(&tally.due_latency),
         histogram_from_send: ranges(&tally.sent_latency),

@@ -53,13 +53,16 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
         schedule: Schedule::closed(0),
         start_ns: 0,
     };
+    let end = stage.mark()?;
     let marks = Marks {
         first_ns: 0,
         begin,
-        end: stage.mark()?,
+        over: end.clone(),
+        end,
     };
-    let (tally, ended, readings, course) = stage.finish(&nothing)?;
-    ended.join();
+    let mut ending = stage.finish(&nothing)?;
+    let report = ending.report(&clients, &marks);
+    let tally = ending.finished.join();
     let left = Instant::now();
     let is_empty = loop {
         if ask(rooms)?.iter().all(|count| *count == 0) {
@@ -85,8 +88,7 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
             && tally.subscribed == u64::from(clients.connections)
             && presence.is_right(),
         presence: Some(presence),
-        course,
-        ..readings.report(&clients, &tally, &marks)
+        ..report
     })
 }
 

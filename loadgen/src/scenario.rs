@@ -4,39 +4,38 @@
 //! may happen to the connections, wait until everything was delivered or nothing more comes, count.
 
 mod flow;
+mod publish;
+mod stage;
+
+pub(crate) use publish::publish;
+pub(crate) use stage::{Marks, Stage};
 
 use crate::abuse::Attackers;
-use crate::course::{Now, Phase, Recorder};
-use crate::fleet::{self, Ended, Fleet, POLL, Work};
-use crate::host::{self, Cpu, Reading};
+use crate::course::{Now, Phase};
+use crate::fleet::{self, POLL, Work};
+use crate::host;
 use crate::options::{
-    Abuse, Ack, Chat as ChatOptions, Churn, Clients, Fanout, Idle, Observe, Output, Pace, Protocol,
-    Publications, Publish, Storm,
+    Abuse, Chat as ChatOptions, Churn, Clients, Fanout, Idle, Observe, Output, Pace, Protocol,
+    Publications, Storm,
 };
-use crate::outlet::{Confirm, Outlet, UpstreamOutlet};
+use crate::outlet::Outlet;
 use crate::publisher::{self, Outcome, Plan};
-use crate::report::{
-    BackReport, ConnectReport, CpuReport, DeliveryReport, HoldReport, Latency, LoadgenReport,
-    PublishReport, Report, ServerReport, WorkerReport, ranges,
-};
+use crate::report::{BackReport, DeliveryReport, HoldReport, PublishReport, Report, ranges};
 use crate::schedule::Schedule;
 use crate::slow::SlowReaders;
 use crate::tally::Tally;
 use crate::target;
-use crate::view::View;
 use crate::worker::{Chat, Totals};
 use flow::Flow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long after the last expected delivery repeated ones are waited for.
 const AFTERMATH: Duration = Duration::from_millis(200);
 /// Members of a room of a chat, unless the options say otherwise.
 const CHAT_MEMBERS: u32 = 10;
-/// From the moment a schedule is made to its start, so that all workers know of it.
-const LEAD_NS: u64 = 50_000_000;
 
 /// What is done to the connections while publications flow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -240,15 +239,15 @@ impl Conduct<'_> {
         let mut stage = Stage::connect(clients, &work, self.observe, self.output)?;
         let attackers = self.attack()?;
 
-        let failed_before = stage.fleet.failed();
+        let failed_before = stage.fleet.counts().failed;
         let (run, marks) = stage.carry_out(&self, plan)?;
-        let closed = stage.fleet.failed() - failed_before;
+        let closed = stage.fleet.counts().failed - failed_before;
         std::thread::sleep(AFTERMATH);
         let abuse = attackers.map(Attackers::finish).transpose()?;
-        let (tally, _, readings, course) = stage.finish(&run.totals)?;
+        let mut ending = stage.finish(&run.totals)?;
+        let mut report = ending.report(clients, &marks);
+        let tally = &ending.finished.tally;
 
-        let mut report = readings.report(clients, &tally, &marks);
-        report.course = course;
         match &self.load {
             Load::Hold(hold) => {
                 report.hold = Some(HoldReport {
@@ -257,17 +256,17 @@ impl Conduct<'_> {
                     closed,
                 });
             }
-            _ => report.delivery = Some(DeliveryReport::new(&tally, marks.first_ns)),
+            _ => report.delivery = Some(DeliveryReport::new(tally, marks.first_ns)),
         }
         report.publish = match (&self.load, run.outcome) {
             (Load::Clients(chat, _), _) => {
                 let seconds = run.publish_ns as f64 / 1e9;
-                Some(PublishReport::of_clients(chat, &tally, seconds))
+                Some(PublishReport::of_clients(chat, tally, seconds))
             }
             (_, Some((plan, outcome))) => Some(PublishReport::new(&plan, &outcome)),
             _ => None,
         };
-        report.back = (tally.dropped > 0).then(|| BackReport::new(&tally));
+        report.back = (tally.dropped > 0).then(|| BackReport::new(tally));
         report.slow_readers = match self.slow_readers {
             0 => None,
             _ => Some(slow.finish()?),
@@ -279,7 +278,7 @@ impl Conduct<'_> {
             && report.publish.as_ref().is_none_or(PublishReport::is_clean)
             && abuse.is_none_or(|abuse| abuse.is_clean())
             && tally.back == tally.dropped
-            && self.is_back_in_time(&tally);
+            && self.is_back_in_time(tally);
         report.abuse = abuse;
         Ok(report)
     }
@@ -309,126 +308,14 @@ struct Run {
     publish_ns: u64,
 }
 
-/// A run with its connections up.
-pub(crate) struct Stage {
-    pub(crate) fleet: Fleet,
-    readings: Readings,
-    recorder: Recorder,
-    view: View,
-    server_pids: Vec<u32>,
-}
-
-/// The readings around connecting.
-pub(crate) struct Readings {
-    server_before: Option<Reading>,
-    server_connected: Option<Reading>,
-    own_before: Reading,
-    own_connected: Reading,
-    socket_bytes: Option<u64>,
-}
-
-/// The readings at the beginning or the end of the part that is measured.
-pub(crate) struct Mark {
-    at_ns: u64,
-    delivered: u64,
-    server: Option<Reading>,
-    own: Reading,
-    workers: Vec<Cpu>,
-}
-
-/// The part that is measured.
-pub(crate) struct Marks {
-    /// When the first publication was due, nanoseconds.
-    pub(crate) first_ns: u64,
-    pub(crate) begin: Mark,
-    pub(crate) end: Mark,
-}
-
 impl Stage {
-    /// Brings the connections up and lets them settle.
-    pub(crate) fn connect(
-        clients: &Clients,
-        work: &Work,
-        observe: &Observe,
-        output: &Output,
-    ) -> Result<Self, String> {
-        let mut fleet = Fleet::start(clients, work)?;
-        let mut recorder = Recorder::new(fleet.take_intervals(), observe)?;
-        let mut view = View::new(output, u64::from(clients.connections));
-        let server_before = host::read_all(&observe.server_pid)?;
-        let own_before = host::read_own()?;
-        fleet.begin();
-        let mut tick = |fleet: &Fleet, phase| {
-            let now = Now {
-                phase,
-                ..Now::default()
-            };
-            if recorder.tick(fleet, || now) {
-                view.show(recorder.latest());
-            }
-        };
-        fleet.wait_connected(clients.connect_timeout + clients.ramp, |fleet| {
-            tick(fleet, Phase::Ramp);
-        })?;
-        // CPU of connecting is read at once, memory when buffers had time to be freed.
-        let server_cpu = host::read_all(&observe.server_pid)?;
-        let settled = Instant::now() + clients.settle;
-        while Instant::now() < settled {
-            tick(&fleet, Phase::Settle);
-            std::thread::sleep(POLL);
-        }
-        let server_settled = host::read_all(&observe.server_pid)?;
-        let server_connected = server_cpu
-            .zip(server_settled)
-            .map(|(cpu, settled)| Reading {
-                rss_bytes: settled.rss_bytes,
-                pss_bytes: settled.pss_bytes,
-                ..cpu
-            });
-        let readings = Readings {
-            server_before,
-            server_connected,
-            own_before,
-            own_connected: host::read_own()?,
-            socket_bytes: host::read_sockets().map(|(_, bytes)| bytes),
-        };
-        Ok(Self {
-            fleet,
-            readings,
-            recorder,
-            view,
-            server_pids: observe.server_pid.clone(),
-        })
-    }
-
-    /// Reads where all stand now.
-    pub(crate) fn mark(&self) -> Result<Mark, String> {
-        Ok(Mark {
-            server: host::read_all(&self.server_pids)?,
-            own: host::read_own()?,
-            workers: self.fleet.cpu(),
-            delivered: self.fleet.delivered(),
-            at_ns: host::now_ns(),
-        })
-    }
-
-    /// Ends the connections.
-    pub(crate) fn finish(
-        self,
-        totals: &Totals,
-    ) -> Result<(Tally, Ended, Readings, Vec<crate::course::Point>), String> {
-        let (tally, ended) = self.fleet.finish(totals)?;
-        self.view.close();
-        Ok((tally, ended, self.readings, self.recorder.finish()))
-    }
-
     /// Does what the conduct says, until everything was delivered or nothing more comes.
     fn carry_out(
         &mut self,
         conduct: &Conduct<'_>,
         plan: Option<Plan>,
     ) -> Result<(Run, Marks), String> {
-        let first_ns = host::now_ns() + LEAD_NS;
+        let first_ns = host::now_ns() + self.fleet.lead_ns();
         let (steady, grace) = match &conduct.load {
             Load::Hold(hold) => {
                 let end_ns = first_ns + hold.as_nanos() as u64;
@@ -484,7 +371,7 @@ impl Stage {
             let fleet = &self.fleet;
             let is_new = self.recorder.tick(fleet, || Now {
                 phase,
-                published: progress.published.load(Relaxed) + fleet.published(),
+                published: progress.published.load(Relaxed) + fleet.counts().published,
                 late_ns: progress.late_ns_max.swap(0, Relaxed),
             });
             if is_new {
@@ -504,13 +391,11 @@ impl Stage {
             if flow.is_over(&self.fleet, publishing.is_none())? {
                 break;
             }
-            self.fleet.check_alive()?;
+            self.fleet.check()?;
             std::thread::sleep(POLL);
         }
-        let end = match end {
-            Some(end) => end,
-            None => self.mark()?,
-        };
+        let over = self.mark()?;
+        let end = end.unwrap_or_else(|| over.clone());
         let totals = match (flow.sent, &outcome) {
             (Some(sent), _) => Totals::ByConnection(sent),
             (None, Some((plan, outcome))) => Totals::InTurn {
@@ -535,6 +420,7 @@ impl Stage {
                 first_ns,
                 begin,
                 end,
+                over,
             },
         ))
     }
@@ -550,126 +436,4 @@ fn start_publishing(
         .name("publisher".to_owned())
         .spawn(move || publisher::run(&plan, outlet, &theirs))
         .map_err(|error| format!("thread: {error}"))
-}
-
-/// Publishes to rooms without subscribers.
-pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
-    let publications = &options.publications;
-    let counted = u64::from(publications.messages()) * u64::from(options.rooms);
-    if u32::try_from(counted).is_err() {
-        return Err("rooms × messages must be below 2^32".to_owned());
-    }
-    let mut plan = Plan::new(
-        Schedule::closed(counted),
-        options.rooms,
-        publications.payload,
-    );
-    plan.confirm = match options.ack {
-        Ack::None => Confirm::No,
-        Ack::Accepted => Confirm::Taken,
-        Ack::Sequenced => Confirm::Sequenced,
-    };
-    plan.settles_rooms = true;
-    let outlet = UpstreamOutlet::connect(publications.upstream, publications.key(), options.rooms)?;
-    let progress = publisher::Progress::default();
-    let pids = &options.observe.server_pid;
-    let server_before = host::read_all(pids)?;
-    let own_before = host::read_own()?;
-    let outcome = publisher::run(&plan, Box::new(outlet), &progress);
-    let server_after = host::read_all(pids)?;
-    let own_after = host::read_own()?;
-
-    let own = CpuReport::between(&own_before, &own_after);
-    let server = server_before.zip(server_after).map(|(before, after)| {
-        let run_cpu = CpuReport::between(&before, &after);
-        ServerReport {
-            run_cpu,
-            run_cpu_us_each: run_cpu.us_each(outcome.published),
-            rss_before_bytes: before.rss_bytes,
-            rss_connected_bytes: before.rss_bytes,
-            rss_after_bytes: after.rss_bytes,
-            ..ServerReport::default()
-        }
-    });
-    let report = PublishReport::new(&plan, &outcome).with_rooms(&outcome);
-    Ok(Report {
-        ok: report.is_clean(),
-        publish: Some(report),
-        server,
-        loadgen: LoadgenReport {
-            run_cpu_seconds: own.seconds,
-            run_cpu_us_each: own.us_each(outcome.published),
-            rss_bytes: own_after.rss_bytes,
-            bottleneck: own.seconds * 1e9 > 0.9 * outcome.elapsed_ns as f64,
-            ..LoadgenReport::default()
-        },
-        ..Report::empty()
-    })
-}
-
-impl Readings {
-    /// The parts of a report that every run with connections has.
-    pub(crate) fn report(&self, clients: &Clients, tally: &Tally, marks: &Marks) -> Report {
-        let (begin, end) = (&marks.begin, &marks.end);
-        let seconds = (end.at_ns - begin.at_ns) as f64 / 1e9;
-        let each = end.delivered.saturating_sub(begin.delivered);
-        let workers: Vec<_> = end
-            .workers
-            .iter()
-            .zip(&begin.workers)
-            .map(|(after, before)| WorkerReport::new(after.since(*before), seconds))
-            .collect();
-        let own = CpuReport::between(&begin.own, &end.own);
-        Report {
-            connect: Some(ConnectReport::new(clients.connections, tally)),
-            server: self.server(tally, marks, each, seconds),
-            loadgen: LoadgenReport {
-                run_cpu_seconds: own.seconds,
-                run_cpu_us_each: own.us_each(each),
-                run_user_us_each: (each > 0).then(|| own.user_seconds * 1e6 / each as f64),
-                loop_lag: Latency::new(&tally.loop_lag),
-                bottleneck: workers.iter().any(|worker| worker.is_saturated()),
-                workers,
-                rss_bytes: self.own_connected.rss_bytes,
-                rss_per_connection_bytes: per_connection(
-                    &self.own_before,
-                    &self.own_connected,
-                    tally,
-                ),
-                enobufs: tally.enobufs,
-            },
-            ..Report::empty()
-        }
-    }
-
-    fn server(
-        &self,
-        tally: &Tally,
-        marks: &Marks,
-        each: u64,
-        seconds: f64,
-    ) -> Option<ServerReport> {
-        let (first, connected) = self.server_before.zip(self.server_connected)?;
-        let (begin, end) = marks.begin.server.zip(marks.end.server)?;
-        let connect_cpu = CpuReport::between(&first, &connected);
-        let run_cpu = CpuReport::between(&begin, &end);
-        Some(ServerReport {
-            connect_cpu,
-            run_cpu,
-            connect_cpu_us_each: connect_cpu.us_each(tally.subscribed),
-            run_cpu_us_each: run_cpu.us_each(each),
-            run_cores: (seconds > 0.0).then(|| run_cpu.seconds / seconds),
-            socket_bytes: self.socket_bytes,
-            rss_before_bytes: first.rss_bytes,
-            rss_connected_bytes: connected.rss_bytes,
-            pss_connected_bytes: connected.pss_bytes,
-            rss_after_bytes: end.rss_bytes,
-            rss_per_connection_bytes: per_connection(&first, &connected, tally),
-        })
-    }
-}
-
-fn per_connection(before: &Reading, after: &Reading, tally: &Tally) -> Option<f64> {
-    let growth = after.rss_bytes as f64 - before.rss_bytes as f64;
-    (tally.subscribed > 0).then(|| growth / tally.subscribed as f64)
 }

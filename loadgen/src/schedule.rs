@@ -4,14 +4,15 @@
 //! phase, the cool-down. Publication k is due at a time that depends on k alone, whatever the server does.
 //! What is due in the steady phase is measured; everything is checked.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Publications per second, above 0.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub(crate) struct Rate(pub(crate) f64);
 
 /// A part of the schedule with one rate.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Segment {
     rate: Rate,
     /// Its first publication.
@@ -21,7 +22,7 @@ struct Segment {
 }
 
 /// A schedule. Without segments everything is due when it is made: a closed loop.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
     segments: Vec<Segment>,
     /// Publications that are due at the same time.
@@ -87,6 +88,11 @@ impl Schedule {
         let warmup_ns = warmup.as_nanos() as u64;
         schedule.steady_ns = (warmup_ns, begin_ns - cooldown.as_nanos() as u64);
         schedule
+    }
+
+    /// Whether it is one that this program makes: it may have come from another process.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.burst > 0 && self.segments.iter().all(|segment| segment.rate.0 > 0.0)
     }
 
     /// Publications in all.

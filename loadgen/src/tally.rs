@@ -1,9 +1,13 @@
 //! What the workers count. One tally per worker, merged at the end; and an interval per worker and
 //! second, for the course of the run.
 
+mod pairs;
+mod ranges;
+
 use crate::payload::Stamp;
 use hdrhistogram::Histogram;
 use ringcast::wire::frame::FrameError;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,7 +15,7 @@ use std::fmt;
 const LATENCY_NS_MAX: u64 = 120_000_000_000;
 
 /// Why a connection is of no use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Failure {
     /// The connect failed with this errno.
     Connect(i32),
@@ -82,11 +86,12 @@ impl fmt::Display for Failure {
 }
 
 /// What one worker counted in one second.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Interval {
     /// Which second: of CLOCK_MONOTONIC.
     pub(crate) second: u64,
     /// Latencies of the publications that came, from when they were due.
+    #[serde(with = "ranges")]
     pub(crate) latency: Histogram<u64>,
     /// Longest turn of the loop.
     pub(crate) loop_lag_ns_max: u64,
@@ -131,21 +136,24 @@ pub(crate) fn histogram(digits: u8) -> Histogram<u64> {
 }
 
 /// Counts of one worker, or of all.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// The steady phase, nanoseconds: of what is due in it the latency is measured.
     pub(crate) steady_ns: (u64, u64),
     /// Since the last [`Tally::take_interval`].
+    #[serde(skip, default = "Interval::new")]
     interval: Interval,
     /// Connections whose subscribe was confirmed.
     pub(crate) subscribed: u64,
     /// Connections that failed before or after that, by why.
+    #[serde(with = "pairs")]
     pub(crate) failures: BTreeMap<Failure, u64>,
     /// Connections that were ended on purpose.
     pub(crate) dropped: u64,
     /// Connections that were subscribed again after they had been dropped.
     pub(crate) back: u64,
     /// Attempts of these to connect that failed and were repeated, by why.
+    #[serde(with = "pairs")]
     pub(crate) retries: BTreeMap<Failure, u64>,
     /// Publications that clients sent.
     pub(crate) published: u64,
@@ -172,16 +180,22 @@ pub(crate) struct Tally {
     /// Times that a receive waited for buffers.
     pub(crate) enobufs: u64,
     /// From when a connect was due until the subscribe was confirmed.
+    #[serde(with = "ranges")]
     pub(crate) connect_latency: Histogram<u64>,
     /// From the drop of a connection until it was subscribed again.
+    #[serde(with = "ranges")]
     pub(crate) back_latency: Histogram<u64>,
     /// How long what came waited for its turn in the worker's loop.
+    #[serde(with = "ranges")]
     pub(crate) loop_lag: Histogram<u64>,
     /// How late publications of clients were sent.
+    #[serde(with = "ranges")]
     pub(crate) schedule_lag: Histogram<u64>,
     /// From when a publication was due.
+    #[serde(with = "ranges")]
     pub(crate) due_latency: Histogram<u64>,
     /// From when a publication was handed to the publisher's socket.
+    #[serde(with = "ranges")]
     pub(crate) sent_latency: Histogram<u64>,
     /// When the first connect was started, nanoseconds.
     pub(crate) first_connect_ns: Option<u64>,

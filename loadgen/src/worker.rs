@@ -23,6 +23,7 @@ use ringcast::driver::doorbell::Doorbells;
 use ringcast::driver::sockets::{Event, Sockets};
 use ringcast::driver::uring::{Uring, UringSetup};
 use ringcast::driver::{Loan, Payload, Wait};
+use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,8 +45,10 @@ const SLOT_WAIT_NS: u64 = 1_000_000;
 /// What a worker is to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
-    /// Number of the worker: its doorbell and part of its source addresses.
+    /// Number of the worker in its process: its doorbell.
     pub(crate) worker: u16,
+    /// Third byte of its source addresses.
+    pub(crate) source: u8,
     /// Core that it is pinned to.
     pub(crate) core: Option<core_affinity::CoreId>,
     /// Its connections, by their number in the run.
@@ -73,7 +76,7 @@ pub(crate) struct Share {
 }
 
 /// What clients publish.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Chat {
     /// When.
     pub(crate) schedule: Schedule,
@@ -330,10 +333,7 @@ impl Worker {
         };
         let group = (connection - self.share.connections.start) / CONNECTIONS_PER_SOURCE;
         let [a, b, _, _] = base.octets();
-        SocketAddrV4::new(
-            Ipv4Addr::new(a, b, 1 + self.share.worker as u8, 1 + group as u8),
-            0,
-        )
+        SocketAddrV4::new(Ipv4Addr::new(a, b, self.share.source, 1 + group as u8), 0)
     }
 
     fn stop_connecting(&mut self) {

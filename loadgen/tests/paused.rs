@@ -2,34 +2,12 @@
 //! that a client which waits for each answer would not have seen it: the coordinated omission of a closed
 //! loop, with the real broker and a real SIGSTOP.
 
+mod ringcast;
+
+use ringcast::Ringcast;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-
-/// The broker's binary, which `cargo test --workspace` builds beside ours.
-fn ringcast() -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_BIN_EXE_loadgen")).with_file_name("ringcast");
-    assert!(
-        path.is_file(),
-        "no broker beside loadgen: run `cargo build` first"
-    );
-    path
-}
-
-fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
-
-struct Broker(Child);
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn signal(child: &Child, name: &str) {
     let status = Command::new("kill")
@@ -41,35 +19,22 @@ fn signal(child: &Child, name: &str) {
 
 #[test]
 fn a_paused_server_shows_in_the_corrected_percentiles_only() {
-    let (listen, upstream, admin) = (free_address(), free_address(), free_address());
-    let broker = Command::new(ringcast())
-        .args(["serve", "--shards", "1", "--allow-anonymous"])
-        .args([
-            "--listen",
-            &listen,
-            "--upstream",
-            &upstream,
-            "--admin",
-            &admin,
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let broker = Broker(broker.unwrap());
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while std::net::TcpStream::connect(&upstream).is_err() {
-        assert!(std::time::Instant::now() < deadline, "the broker is not up");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let broker = Ringcast::start(&[]);
     let loadgen = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(["fanout", "--target", &listen, "--upstream", &upstream])
+        .args([
+            "fanout",
+            "--target",
+            &broker.listen,
+            "--upstream",
+            &broker.upstream,
+        ])
         .args(["--connections", "10", "--rate", "500", "--duration", "5s"])
         .args([
             "--settle",
             "100ms",
             "--window",
             "1",
-            "--workers",
+            "--threads",
             "1",
             "--json",
         ])
@@ -78,9 +43,9 @@ fn a_paused_server_shows_in_the_corrected_percentiles_only() {
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_secs(2));
-    signal(&broker.0, "-STOP");
+    signal(&broker.child, "-STOP");
     std::thread::sleep(Duration::from_secs(1));
-    signal(&broker.0, "-CONT");
+    signal(&broker.child, "-CONT");
     let output = loadgen.wait_with_output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let delivery = &report["delivery"];

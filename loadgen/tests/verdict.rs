@@ -46,7 +46,7 @@ fn fanout(fault: Fault, more: &[&str]) -> (i32, Value) {
         "50ms",
         "--grace",
         "500ms",
-        "--workers",
+        "--threads",
         "2",
         "--server-pid",
         &pid,
@@ -134,7 +134,7 @@ fn storm(fault: Fault) -> (i32, Value) {
         "--duration=3s",
         "--settle=50ms",
         "--grace=1s",
-        "--workers=2",
+        "--threads=2",
         "--json",
     ]);
     (output.status.code().unwrap(), report(&output))
@@ -198,7 +198,7 @@ fn a_scenario_file_stands_for_a_command_line_and_options_override_it() {
     let file = directory.join("small.toml");
     let text = format!(
         "scenario = \"fanout\"\ntarget = \"{}\"\nupstream = \"{}\"\nconnections = 9999\nrooms = 3\n\
-         messages = 10\nsettle = \"50ms\"\nworkers = 2\nthreshold = [\"lost==0\", \"max<100s\"]\njson = true\n",
+         messages = 10\nsettle = \"50ms\"\nthreads = 2\nthreshold = [\"lost==0\", \"max<100s\"]\njson = true\n",
         broker.listen, broker.upstream
     );
     std::fs::write(&file, text).unwrap();

@@ -9,6 +9,7 @@ pub(crate) use values::{Key, command_line, parse_duration};
 use crate::schedule::Rate;
 use crate::verdict::Threshold;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub(crate) enum Command {
     /// after the file override it
     #[command(disable_help_flag = true)]
     Run(RunFile),
+    /// Hold a part of the connections of runs that another loadgen coordinates, see --workers
+    Worker(WorkerOptions),
     /// Search the largest load that still meets an objective, and say what gave first
     Capacity(Capacity),
     /// Compare the JSON reports of two runs
@@ -90,6 +93,24 @@ pub(crate) struct RunFile {
     /// Options of the scenario
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) options: Vec<String>,
+}
+
+/// Options of `worker`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WorkerOptions {
+    /// Where to wait for coordinators, one run at a time. Whoever can connect decides where load goes:
+    /// for a network that you trust
+    #[arg(long, value_name = "ADDR", required_unless_present = "stdio")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Speak with the coordinator that started this process, and end with it
+    #[arg(long, hide = true, conflicts_with = "listen")]
+    pub(crate) stdio: bool,
+    /// Cores for the threads, in turn; the default is all
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) cores: Vec<usize>,
+    /// First two bytes of the source addresses, instead of what the coordinator says
+    #[arg(long, value_name = "IPV4")]
+    pub(crate) source_base: Option<Ipv4Addr>,
 }
 
 /// Options of `capacity`.
@@ -307,7 +328,7 @@ pub(crate) struct Recover {
     pub(crate) history: u64,
     /// Worker threads
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) workers: u32,
+    pub(crate) threads: u32,
     /// Give up when no client has come up, or to the end of its rooms, for this long
     #[arg(long, default_value = "15s", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) grace: Duration,
@@ -335,7 +356,7 @@ pub(crate) struct Presence {
 }
 
 /// Who connects, where and how.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Connections")]
 pub(crate) struct Clients {
     /// Where the server listens for clients
@@ -356,13 +377,31 @@ pub(crate) struct Clients {
     /// Connections that all subscribe to room 0; the others then to the other rooms in turn.
     #[arg(skip)]
     pub(crate) crowd: u32,
-    /// Worker threads, one ring each; the default is one per core, or as many as the descriptor
-    /// limit asks for
+    /// Worker threads of a process, one ring each; the default is one per core, or as many as the
+    /// descriptor limit asks for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
-    pub(crate) workers: Option<u32>,
-    /// Cores for the workers, in turn; the default is all
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) threads: Option<u32>,
+    /// Cores for the threads, in turn; the default is all. Worker processes on other hosts have a list
+    /// of their own
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        conflicts_with = "workers"
+    )]
     pub(crate) cores: Vec<usize>,
+    /// Processes on this host that share the connections; this one then publishes and adds up
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
+    pub(crate) processes: u32,
+    /// Worker processes on other hosts that share the connections, each started there with
+    /// `loadgen worker --listen`
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "HOST:PORT",
+        conflicts_with = "processes"
+    )]
+    pub(crate) workers: Vec<String>,
     /// First two bytes of the source addresses; the others are worker and group of connections.
     /// The default is 127.0.0.0 for a loopback target, and no choice for any other
     #[arg(long, value_name = "IPV4")]
@@ -402,7 +441,7 @@ impl Clients {
 }
 
 /// Protocols of servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Protocol {
     /// Centrifugo client protocol in JSON: Ringcast, Centrifugo.
     CentrifugoJson,

@@ -18,7 +18,7 @@ use crate::host;
 use crate::options::Recover;
 use crate::outlet::{Outlet, UpstreamOutlet};
 use crate::publisher::{self, Outcome, Plan};
-use crate::report::{CpuReport, LoadgenReport, PublishReport, Report, ServerReport, grouped};
+use crate::report::{LoadgenReport, PublishReport, Report, ServerReport, grouped};
 use crate::schedule::Schedule;
 use crate::target;
 use client::Context;
@@ -61,34 +61,13 @@ pub(crate) fn run(options: &Recover) -> Result<Report, String> {
 
     let publish = PublishReport::new(&plan, &outcome).with_rooms(&outcome);
     let recovery = RecoveryReport::new(options, &tally);
-    let own = CpuReport::between(&own_begin, &own_end);
     let delivered = tally.deliveries.delivered;
-    let server = server_before
-        .zip(server_begin)
-        .zip(server_end)
-        .map(|((before, begin), end)| {
-            let run_cpu = CpuReport::between(&begin, &end);
-            ServerReport {
-                connect_cpu: CpuReport::between(&before, &begin),
-                run_cpu,
-                run_cpu_us_each: run_cpu.us_each(delivered),
-                rss_before_bytes: before.rss_bytes,
-                rss_connected_bytes: begin.rss_bytes,
-                rss_after_bytes: end.rss_bytes,
-                ..ServerReport::default()
-            }
-        });
     Ok(Report {
         ok: tally.is_clean() && tally.is_telling() && publish.is_clean(),
         publish: Some(publish),
         recovery: Some(recovery),
-        server,
-        loadgen: LoadgenReport {
-            run_cpu_seconds: own.seconds,
-            run_cpu_us_each: own.us_each(delivered),
-            rss_bytes: own_end.rss_bytes,
-            ..LoadgenReport::default()
-        },
+        server: ServerReport::between([server_before, server_begin, server_end], delivered),
+        loadgen: LoadgenReport::between(&own_begin, &own_end, delivered),
         ..Report::empty()
     })
 }
@@ -124,7 +103,7 @@ impl Workers {
             run,
             history: options.history,
         });
-        let each = options.clients.div_ceil(options.workers);
+        let each = options.clients.div_ceil(options.threads);
         let shares = (0..options.clients)
             .step_by(each as usize)
             .map(|first| Share {

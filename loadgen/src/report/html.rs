@@ -401,9 +401,12 @@ fn environment(out: &mut String, report: &Report) {
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone())),
     );
+    let processes = report.loadgen.processes.iter();
+    rows.extend(processes.map(|process| (process.name.as_str(), process.to_string())));
     out.push_str("<h2>Environment</h2>\n<table class=\"env\">");
     for (name, value) in rows {
-        let _ = writeln!(out, "<tr><td>{name}</td><td>{}</td></tr>", escape(&value));
+        let (name, value) = (escape(name), escape(&value));
+        let _ = writeln!(out, "<tr><td>{name}</td><td>{value}</td></tr>");
     }
     out.push_str("</table>\n");
 }

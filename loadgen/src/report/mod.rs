@@ -12,6 +12,7 @@ pub(crate) use text::grouped;
 use crate::abuse::AbuseReport;
 use crate::course::Point;
 use crate::environment::Environment;
+use crate::fleet::ProcessReport;
 use crate::host::{Cpu, Reading};
 use crate::options::Output;
 use crate::polling::PollingReport;
@@ -32,10 +33,14 @@ pub(crate) const SCHEMA_VERSION: u32 = 2;
 /// Share of its time that a worker may be busy or kept waiting for a core before it counts as the
 /// bottleneck.
 const SATURATED: f64 = 0.9;
+/// Share of its time that a worker may be kept waiting for a core, however little it then does.
+const STARVED: f64 = 0.5;
 /// Lag of the loop and of the schedule, at their 99th percentiles, above which times are doubted,
 /// milliseconds; that of the loop only when it is also this share of the 99th percentile of the latencies.
 const LAG_MS_MAX: f64 = 10.0;
 const LAG_SHARE_MAX: f64 = 0.5;
+/// Share of the median latency that clocks of hosts may differ by.
+const CLOCK_SHARE_MAX: f64 = 0.1;
 /// Samples beyond a percentile that it has to stand on.
 const SAMPLES_BEYOND_MIN: f64 = 10.0;
 
@@ -305,16 +310,17 @@ pub(crate) struct LoadgenReport {
     pub(crate) run_user_us_each: Option<f64>,
     /// How long what came waited for its turn in a worker's loop.
     pub(crate) loop_lag: Latency,
-    /// Of each worker in that time.
+    /// Of each worker thread in that time.
     pub(crate) workers: Vec<WorkerReport>,
+    /// The processes that held connections, unless that was this one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) processes: Vec<ProcessReport>,
     /// Resident memory with all connections subscribed, bytes.
     pub(crate) rss_bytes: u64,
     /// Growth of resident memory per subscribed connection, bytes.
     pub(crate) rss_per_connection_bytes: Option<f64>,
     /// Times that a receive had to wait for buffers.
     pub(crate) enobufs: u64,
-    /// Whether a worker was short of CPU: then the latencies are partly its own.
-    pub(crate) bottleneck: bool,
 }
 
 /// A worker's share of the run.
@@ -336,9 +342,17 @@ impl WorkerReport {
         }
     }
 
+    /// The one of two that had less time left.
+    pub(crate) fn worse(self, other: Self) -> Self {
+        match other.busy + other.starved > self.busy + self.starved {
+            true => other,
+            false => self,
+        }
+    }
+
     /// Whether it had hardly any time left.
     pub(crate) fn is_saturated(self) -> bool {
-        self.busy + self.starved > SATURATED
+        self.busy + self.starved > SATURATED || self.starved > STARVED
     }
 }
 
@@ -355,6 +369,26 @@ impl CpuReport {
     /// Microseconds for each of `count`.
     pub(crate) fn us_each(&self, count: u64) -> Option<f64> {
         (count > 0).then(|| self.seconds * 1e6 / count as f64)
+    }
+}
+
+impl ServerReport {
+    /// Of a server that was read before the first connect, at the beginning of the run and at its end, and
+    /// did `count` things in it.
+    pub(crate) fn between(readings: [Option<Reading>; 3], count: u64) -> Option<Self> {
+        let [Some(before), Some(begin), Some(end)] = readings else {
+            return None;
+        };
+        let run_cpu = CpuReport::between(&begin, &end);
+        Some(Self {
+            connect_cpu: CpuReport::between(&before, &begin),
+            run_cpu,
+            run_cpu_us_each: run_cpu.us_each(count),
+            rss_before_bytes: before.rss_bytes,
+            rss_connected_bytes: begin.rss_bytes,
+            rss_after_bytes: end.rss_bytes,
+            ..Self::default()
+        })
     }
 }
 
@@ -500,6 +534,31 @@ fn per_second(count: u64, seconds: f64) -> f64 {
 }
 
 impl LoadgenReport {
+    /// Of a run in this process alone, in which `count` things were done.
+    pub(crate) fn between(begin: &Reading, end: &Reading, count: u64) -> Self {
+        let cpu = CpuReport::between(begin, end);
+        Self {
+            run_cpu_seconds: cpu.seconds,
+            run_cpu_us_each: cpu.us_each(count),
+            run_user_us_each: (count > 0).then(|| cpu.user_seconds * 1e6 / count as f64),
+            rss_bytes: end.rss_bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the clocks of the hosts are near enough to each other for the latencies.
+    fn clock_doubt(&self, report: &Report) -> Option<String> {
+        let p50_ms = report.delivery.as_ref()?.latency.p50_ms?;
+        let clocks = self.processes.iter().filter_map(|process| process.clock);
+        let error_ms = clocks.map(|clock| clock.error_ms).reduce(f64::max)?;
+        (error_ms > p50_ms * CLOCK_SHARE_MAX).then(|| {
+            format!(
+                "clocks of the hosts may differ by {error_ms:.3} ms, more than {:.0} % of the median latency",
+                CLOCK_SHARE_MAX * 100.0
+            )
+        })
+    }
+
     /// Why the times of `report` may be this process's own and not the server's.
     pub(crate) fn doubts(&self, report: &Report) -> Vec<String> {
         let mut doubts = Vec::new();
@@ -508,10 +567,14 @@ impl LoadgenReport {
             0 => {}
             count => doubts.push(format!(
                 "loadgen was short of CPU: {count} of {} workers were busy or waited for a core for more \
-                 than {:.0} % of the time",
+                 than {:.0} % of the time, or waited for more than {:.0} %",
                 self.workers.len(),
-                SATURATED * 100.0
+                SATURATED * 100.0,
+                STARVED * 100.0
             )),
+        }
+        if let Some(doubt) = self.clock_doubt(report) {
+            doubts.push(doubt);
         }
         let latency_ms = report
             .delivery
@@ -617,6 +680,7 @@ mod tests {
         let worker = |run_ns, queued_ns| WorkerReport::new(Cpu { run_ns, queued_ns }, 1.0);
         assert!(worker(950_000_000, 0).is_saturated());
         assert!(worker(500_000_000, 450_000_000).is_saturated());
+        assert!(worker(5_000_000, 550_000_000).is_saturated());
         assert!(!worker(500_000_000, 100_000_000).is_saturated());
     }
 }

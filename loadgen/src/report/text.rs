@@ -243,7 +243,7 @@ fn write_loadgen(f: &mut fmt::Formatter<'_>, loadgen: &LoadgenReport) -> fmt::Re
             worker.starved * 100.0
         )?;
     }
-    let verdict = if loadgen.bottleneck {
+    let verdict = if loadgen.workers.iter().any(|worker| worker.is_saturated()) {
         "loadgen was short of CPU, so latencies are partly its own"
     } else {
         "loadgen was not the bottleneck"
@@ -251,6 +251,9 @@ fn write_loadgen(f: &mut fmt::Formatter<'_>, loadgen: &LoadgenReport) -> fmt::Re
     writeln!(f, "  workers    busy + starved:{shares}; {verdict}")?;
     if let Some(bytes) = loadgen.rss_per_connection_bytes {
         writeln!(f, "  rss        {bytes:.0} bytes per connection")?;
+    }
+    for process in &loadgen.processes {
+        writeln!(f, "  {}: {process}", process.name)?;
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ impl Flow {
             },
             grace,
             expected: None,
-            delivered: fleet.delivered(),
+            delivered: fleet.counts().delivered,
             changed: Instant::now(),
             is_quiet: false,
             sent: None,
@@ -73,7 +73,8 @@ impl Flow {
         if let Some(end_ns) = self.end_ns {
             return Ok(host::now_ns() >= end_ns);
         }
-        let delivered = fleet.delivered();
+        let counts = fleet.counts();
+        let delivered = counts.delivered;
         if delivered != self.delivered {
             (self.delivered, self.changed) = (delivered, Instant::now());
         }
@@ -83,7 +84,7 @@ impl Flow {
         }
         if self.is_chat && self.sent.is_none() {
             let is_stuck = self.changed.elapsed() > self.grace;
-            if fleet.published() < self.planned && !is_stuck {
+            if counts.published < self.planned && !is_stuck {
                 return Ok(false);
             }
             self.publish_ns = host::now_ns() - self.begin_ns;
@@ -96,15 +97,14 @@ impl Flow {
         }
         let is_there = match self.trouble {
             Trouble::Storm(_, within) => {
-                let dropped = fleet.dropped();
-                fleet.back() >= dropped
+                counts.back >= counts.dropped
                     || self.steady_ns + (within.as_nanos() as u64) < host::now_ns()
             }
             _ => {
                 if !std::mem::replace(&mut self.is_quiet, true) {
                     fleet.quieten()?;
                 }
-                fleet.back() >= fleet.dropped()
+                counts.back >= counts.dropped
             }
         };
         let quiet = match is_there {

@@ -1,6 +1,7 @@
 //! What others see of a running worker, and its orders.
 
 use crate::schedule::Schedule;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -50,7 +51,7 @@ pub(crate) struct Progress {
 }
 
 /// Publications of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Totals {
     /// They went to the rooms in turn, on a schedule that started then, nanoseconds.
     InTurn {

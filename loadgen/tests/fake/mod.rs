@@ -90,6 +90,7 @@ impl Broker {
         broker
     }
 
+    #[allow(dead_code, reason = "not every test that has a fake counts pongs")]
     pub(crate) fn pongs(&self) -> u32 {
         self.shared.pongs.load(Relaxed)
     }

@@ -63,7 +63,7 @@ class Server:
 
 def check(name, scenario, port, *options):
     """One run; says what came of it."""
-    command = [LOADGEN, scenario, "--target", f"127.0.0.1:{port}", "--workers", "2", "--settle", "200ms", "--json"]
+    command = [LOADGEN, scenario, "--target", f"127.0.0.1:{port}", "--threads", "2", "--settle", "200ms", "--json"]
     done = subprocess.run(command + list(options), capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         print(f"FAILED   {name}: exit code {done.returncode}\n{done.stderr[-2000:]}\n{done.stdout[:3000]}")
