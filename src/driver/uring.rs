@@ -487,6 +487,8 @@ impl Drop for Uring {
         const PATIENCE: Duration = Duration::from_secs(5);
         let start = Instant::now();
         let limit = Some(Timespec::from(PATIENCE));
+        // What is only queued would be submitted after the cancel, and stay.
+        self.enter(0, None);
         let submitter = self.ring.0.submitter();
         // Refused when nothing is pending; what counts is what is pending afterwards.
         let _ = submitter.register_sync_cancel(limit, CancelBuilder::any());
