@@ -411,7 +411,7 @@ impl Line for Hearing<'_> {
         }
     }
 
-    fn published(&mut self, refusal: Option<u32>) {
+    fn published(&mut self, _: u64, refusal: Option<u32>) {
         self.tally.refused += u64::from(refusal.is_some());
     }
 

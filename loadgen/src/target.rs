@@ -2,7 +2,9 @@
 
 use crate::dialect::{CentrifugoJson, CentrifugoProtobuf, Dialect, Mqtt, Nats, SocketIo, Topic};
 use crate::options::{Clients, Protocol, Publications, PublishBy};
-use crate::outlet::{HttpApiOutlet, MqttOutlet, NatsOutlet, NchanOutlet, Outlet, UpstreamOutlet};
+use crate::outlet::{
+    HttpApiOutlet, MqttOutlet, NatsOutlet, NchanOutlet, Outlet, UpstreamOutlet, WebSocketOutlet,
+};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +27,37 @@ pub(crate) fn dialect(clients: &Clients) -> Arc<dyn Dialect> {
     }
 }
 
+/// Whom publications are for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Audience<'a> {
+    /// So many rooms, without clients of ours.
+    Rooms(u32),
+    /// The rooms of clients.
+    Clients(&'a Clients),
+}
+
+impl From<u32> for Audience<'_> {
+    fn from(rooms: u32) -> Self {
+        Self::Rooms(rooms)
+    }
+}
+
+impl<'a> From<&'a Clients> for Audience<'a> {
+    fn from(clients: &'a Clients) -> Self {
+        Self::Clients(clients)
+    }
+}
+
 /// How publications get to the server.
-pub(crate) fn outlet(publications: &Publications, rooms: u32) -> Result<Box<dyn Outlet>, String> {
+pub(crate) fn outlet<'a>(
+    publications: &Publications,
+    audience: impl Into<Audience<'a>>,
+) -> Result<Box<dyn Outlet>, String> {
+    let audience = audience.into();
+    let rooms = match audience {
+        Audience::Rooms(rooms) => rooms,
+        Audience::Clients(clients) => clients.rooms(),
+    };
     Ok(match publications.publish_by {
         PublishBy::Upstream => Box::new(UpstreamOutlet::connect(
             publications.upstream,
@@ -40,7 +71,23 @@ pub(crate) fn outlet(publications: &Publications, rooms: u32) -> Result<Box<dyn 
         PublishBy::Nats => Box::new(NatsOutlet::connect(publications.publish_addr()?)?),
         PublishBy::Mqtt => Box::new(MqttOutlet::connect(publications.publish_addr()?)?),
         PublishBy::Nchan => Box::new(NchanOutlet::connect(publications.publish_to()?)?),
+        PublishBy::WebSocket => Box::new(websocket(audience)?),
     })
+}
+
+fn websocket(audience: Audience<'_>) -> Result<WebSocketOutlet, String> {
+    match audience {
+        Audience::Clients(clients) if clients.protocol == Protocol::Echo => {
+            Err("an echo server has no publisher: use `chat`".to_owned())
+        }
+        Audience::Clients(clients) => {
+            WebSocketOutlet::connect(clients.target, dialect(clients), clients.rooms())
+        }
+        Audience::Rooms(_) => Err(
+            "--publish-by websocket is for scenarios with clients, which say --target and --protocol"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Finds out before the run whether anybody listens.

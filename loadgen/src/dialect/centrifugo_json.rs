@@ -92,6 +92,10 @@ impl Dialect for CentrifugoJson {
     fn publishes(&self) -> bool {
         true
     }
+
+    fn confirms(&self) -> bool {
+        true
+    }
 }
 
 fn handle_reply(
@@ -108,8 +112,8 @@ fn handle_reply(
         }
         (_, CONNECT_ID, Body::Error(code)) => return Err(Failure::ConnectRefused(code)),
         (_, SUBSCRIBE_ID, Body::Error(code)) => return Err(Failure::SubscribeRefused(code)),
-        (SUBSCRIBED, _, Body::Published) => line.published(None),
-        (SUBSCRIBED, _, Body::Error(code)) => line.published(Some(code)),
+        (SUBSCRIBED, _, Body::Published) => line.published(u64::from(id), None),
+        (SUBSCRIBED, _, Body::Error(code)) => line.published(u64::from(id), Some(code)),
         _ => return Err(Failure::Message),
     }
     Ok(())
@@ -190,6 +194,6 @@ mod tests {
         );
         feed(&mut all, r#"{"id":3,"publish":{}}"#).unwrap();
         feed(&mut all, &refused(4)).unwrap();
-        assert_eq!(all.2.published, [None, Some(103)]);
+        assert_eq!(all.2.published, [(3, None), (4, Some(103))]);
     }
 }

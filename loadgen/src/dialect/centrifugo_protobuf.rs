@@ -86,6 +86,10 @@ impl Dialect for CentrifugoProtobuf {
     fn publishes(&self) -> bool {
         true
     }
+
+    fn confirms(&self) -> bool {
+        true
+    }
 }
 
 fn room_name(session: &Session) -> String {
@@ -109,7 +113,7 @@ fn handle_reply(session: &mut Session, reply: &[u8], line: &mut dyn Line) -> Res
                 return Ok(());
             }
             (8, Value::Bytes(_)) if session.step == SUBSCRIBED => {
-                line.published(None);
+                line.published(id, None);
                 return Ok(());
             }
             _ => return Err(Failure::Message),
@@ -132,7 +136,7 @@ fn handle_error(
         CONNECT_ID => Err(Failure::ConnectRefused(code)),
         SUBSCRIBE_ID => Err(Failure::SubscribeRefused(code)),
         _ if session.step == SUBSCRIBED => {
-            line.published(Some(code));
+            line.published(id, Some(code));
             Ok(())
         }
         _ => Err(Failure::Message),
@@ -312,7 +316,7 @@ mod tests {
         );
         feed(&mut all, "04 0803 4200").unwrap();
         feed(&mut all, &refused.replace("0801", "0803")).unwrap();
-        assert_eq!(all.2.published, [None, Some(108)]);
+        assert_eq!(all.2.published, [(3, None), (3, Some(108))]);
     }
 
     #[test]

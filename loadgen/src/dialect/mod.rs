@@ -53,6 +53,11 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync {
 
     /// Whether clients of this protocol can publish.
     fn publishes(&self) -> bool;
+
+    /// Whether the server answers every publication: by the id that [`Session::last_id`] had behind it.
+    fn confirms(&self) -> bool {
+        false
+    }
 }
 
 /// What a connection remembers for its dialect.
@@ -78,8 +83,8 @@ pub(crate) trait Line {
     fn subscribed(&mut self);
     /// A publication came.
     fn publication(&mut self, room: Named, data: &[u8]);
-    /// One of its own publications was confirmed, or refused with a code.
-    fn published(&mut self, refusal: Option<u32>);
+    /// Its own publication with this id was confirmed, or refused with a code.
+    fn published(&mut self, id: u64, refusal: Option<u32>);
     /// The server asked whether the client is there, and was answered.
     fn pinged(&mut self);
 }
@@ -114,8 +119,8 @@ pub(crate) struct Record {
     pub(crate) subscribed: u32,
     /// Publications.
     pub(crate) publications: Vec<(Named, Vec<u8>)>,
-    /// Confirmations and refusals of its own.
-    pub(crate) published: Vec<Option<u32>>,
+    /// Ids of its own, confirmed or refused.
+    pub(crate) published: Vec<(u64, Option<u32>)>,
     /// Pings.
     pub(crate) pings: u32,
 }
@@ -134,8 +139,8 @@ impl Line for Record {
         self.publications.push((room, data.to_vec()));
     }
 
-    fn published(&mut self, refusal: Option<u32>) {
-        self.published.push(refusal);
+    fn published(&mut self, id: u64, refusal: Option<u32>) {
+        self.published.push((id, refusal));
     }
 
     fn pinged(&mut self) {

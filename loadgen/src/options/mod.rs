@@ -532,6 +532,9 @@ pub(crate) enum PublishBy {
     Mqtt,
     /// HTTP POST to the URL of `--publish-to`, in which `{room}` stands for the name of the room: nchan.
     Nchan,
+    /// A client over WebSocket at `--target`, in its `--protocol`: for servers where clients publish.
+    #[value(name = "websocket")]
+    WebSocket,
 }
 
 /// When publications are due.

@@ -1,4 +1,4 @@
-//! How publications get to a server when clients do not publish them: one file per way.
+//! How publications get to a server when its subscribers do not publish them: one file per way.
 //!
 //! The publisher's thread owns the outlet, so an outlet may block, but only in [`Outlet::wait`],
 //! [`Outlet::settle`] and where the server does not take more.
@@ -8,12 +8,14 @@ mod mqtt;
 mod nats;
 mod nchan;
 mod upstream;
+mod websocket;
 
 pub(crate) use http_api::HttpApiOutlet;
 pub(crate) use mqtt::MqttOutlet;
 pub(crate) use nats::NatsOutlet;
 pub(crate) use nchan::NchanOutlet;
 pub(crate) use upstream::UpstreamOutlet;
+pub(crate) use websocket::WebSocketOutlet;
 
 /// A connection of a publisher. Errors are in the operator's words and end the publishing.
 pub(crate) trait Outlet: Send {

@@ -22,6 +22,7 @@ RINGCAST = os.environ.get("RINGCAST", str(ROOT / "target/release/ringcast"))
 PORT = 29300
 CHAT = ["--connections", "40", "--rooms", "8", "--rate", "200", "--duration", "2s"]
 FANOUT = CHAT
+BY_CLIENT = ["--publish-by", "websocket"]
 
 
 def program(name):
@@ -88,6 +89,7 @@ def nats(directory):
         return all([
             check("NATS, fanout", "fanout", PORT + 1, "--protocol", "nats", *publish, *FANOUT),
             check("NATS, fanout with a window", "fanout", PORT + 1, "--protocol", "nats", *publish, *window, *FANOUT),
+            check("NATS, fanout by a client", "fanout", PORT + 1, "--protocol", "nats", *BY_CLIENT, *FANOUT),
             check("NATS, chat", "chat", PORT + 1, "--protocol", "nats", *CHAT),
         ])
 
@@ -108,6 +110,7 @@ def mosquitto(directory):
         return all([
             check("mosquitto, fanout", "fanout", PORT + 3, "--protocol", "mqtt", *publish, *few),
             check("mosquitto, QoS 1 with a window", "fanout", PORT + 3, "--protocol", "mqtt", *publish, "--window", "4", *few),
+            check("mosquitto, fanout by a client", "fanout", PORT + 3, "--protocol", "mqtt", *BY_CLIENT, *few),
             check("mosquitto, chat", "chat", PORT + 3, "--protocol", "mqtt", *few),
         ])
 
@@ -143,7 +146,10 @@ def node(script, port, checks):
 
 def socket_io(_):
     port = PORT + 5
-    return node("socket_io.mjs", port, [("Socket.IO, chat", "chat", port, "--protocol", "socket-io", *CHAT)])
+    return node("socket_io.mjs", port, [
+        ("Socket.IO, chat", "chat", port, "--protocol", "socket-io", *CHAT),
+        ("Socket.IO, fanout by a client", "fanout", port, "--protocol", "socket-io", *BY_CLIENT, *FANOUT),
+    ])
 
 
 def ws(_):
@@ -151,6 +157,7 @@ def ws(_):
     alone = ["--connections", "40", "--rooms", "40", "--rate", "200", "--duration", "2s"]
     return node("ws_topic.mjs", port, [
         ("ws, topic in the path, chat", "chat", port, "--protocol", "topic", "--path", "/", *CHAT),
+        ("ws, topic in the path, fanout by clients", "fanout", port, "--protocol", "topic", "--path", "/", *BY_CLIENT, *FANOUT),
         ("ws, echo, chat", "chat", port, "--protocol", "echo", "--path", "/echo", *alone),
     ])
 
@@ -170,6 +177,9 @@ def ringcast(_):
                 check(f"Ringcast, {protocol}, upstream", "fanout", listen, "--protocol", protocol,
                       "--upstream", f"127.0.0.1:{upstream}", *FANOUT),
                 check(f"Ringcast, {protocol}, HTTP API", "fanout", listen, "--protocol", protocol, *api, *FANOUT),
+                check(f"Ringcast, {protocol}, a client", "fanout", listen, "--protocol", protocol, *BY_CLIENT, *FANOUT),
+                check(f"Ringcast, {protocol}, a client with a window", "fanout", listen, "--protocol", protocol,
+                      *BY_CLIENT, "--window", "4", *FANOUT),
                 check(f"Ringcast, {protocol}, chat", "chat", listen, "--protocol", protocol, *CHAT),
             ]
         return all(results)
