@@ -3,7 +3,7 @@
 use crate::dialect::{CentrifugoJson, CentrifugoProtobuf, Dialect, Mqtt, Nats, SocketIo, Topic};
 use crate::options::{Clients, Protocol, Publications, PublishBy};
 use crate::outlet::{
-    HttpApiOutlet, MqttOutlet, NatsOutlet, NchanOutlet, Outlet, UpstreamOutlet, WebSocketOutlet,
+    HttpApi, MqttOutlet, NatsOutlet, Nchan, Outlet, UpstreamOutlet, WebSocketOutlet,
 };
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
@@ -64,13 +64,13 @@ pub(crate) fn outlet<'a>(
             publications.key(),
             rooms,
         )?),
-        PublishBy::HttpApi => Box::new(HttpApiOutlet::connect(
+        PublishBy::HttpApi => Box::new(HttpApi::connect(
             publications.publish_to()?,
             publications.api_key.as_deref(),
         )?),
         PublishBy::Nats => Box::new(NatsOutlet::connect(publications.publish_addr()?)?),
         PublishBy::Mqtt => Box::new(MqttOutlet::connect(publications.publish_addr()?)?),
-        PublishBy::Nchan => Box::new(NchanOutlet::connect(publications.publish_to()?)?),
+        PublishBy::Nchan => Box::new(Nchan::connect(publications.publish_to()?)?),
         PublishBy::WebSocket => Box::new(websocket(audience)?),
     })
 }

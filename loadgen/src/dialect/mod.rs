@@ -25,6 +25,9 @@ use std::fmt;
 /// What comes before the number of a room in its name.
 pub(crate) const ROOM_PREFIX: &str = "room-";
 
+/// Bytes that may wait for the rest of a packet.
+const REST_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// A protocol over WebSocket messages.
 pub(crate) trait Dialect: fmt::Debug + Send + Sync {
     /// Appends the request target of the upgrade.
@@ -73,6 +76,32 @@ pub(crate) struct Session {
     pub(crate) step: u8,
     /// Bytes that wait for the rest of a packet, where packets may span messages.
     pub(crate) rest: Option<Box<[u8]>>,
+}
+
+impl Session {
+    /// Hands over `input` behind what waited for it. `handle` gives how many bytes of its whole packets it
+    /// used; the others wait.
+    fn with_rest(
+        &mut self,
+        input: &[u8],
+        handle: impl FnOnce(&mut Self, &[u8]) -> Result<usize, Failure>,
+    ) -> Result<(), Failure> {
+        let joined;
+        let bytes = match self.rest.take() {
+            None => input,
+            Some(rest) => {
+                joined = [&*rest, input].concat();
+                &joined
+            }
+        };
+        let used = handle(self, bytes)?;
+        let rest = &bytes[used..];
+        if rest.len() > REST_BYTES_MAX {
+            return Err(Failure::Message);
+        }
+        self.rest = (!rest.is_empty()).then(|| rest.into());
+        Ok(())
+    }
 }
 
 /// The connection as a dialect sees it.

@@ -6,9 +6,6 @@ use super::{Dialect, Line, Named, ROOM_PREFIX, Session};
 use crate::tally::Failure;
 use ringcast::wire::frame::Opcode;
 
-/// Bytes of one packet.
-const PACKET_BYTES_MAX: usize = 2 * 1024 * 1024;
-
 /// Steps of a session.
 const OPENED: u8 = 1;
 const CONNECTED: u8 = 2;
@@ -57,14 +54,9 @@ impl Dialect for Mqtt {
         payload: &[u8],
         line: &mut dyn Line,
     ) -> Result<(), Failure> {
-        let Some(rest) = session.rest.take() else {
-            let used = handle_packets(session, payload, line)?;
-            return keep(session, &payload[used..]);
-        };
-        let mut all = rest.into_vec();
-        all.extend_from_slice(payload);
-        let used = handle_packets(session, &all, line)?;
-        keep(session, &all[used..])
+        session.with_rest(payload, |session, bytes| {
+            handle_packets(session, bytes, line)
+        })
     }
 
     fn publish(&self, session: &mut Session, payload: &[u8], line: &mut dyn Line) {
@@ -74,14 +66,6 @@ impl Dialect for Mqtt {
     fn publishes(&self) -> bool {
         true
     }
-}
-
-fn keep(session: &mut Session, rest: &[u8]) -> Result<(), Failure> {
-    if rest.len() > PACKET_BYTES_MAX {
-        return Err(Failure::Message);
-    }
-    session.rest = (!rest.is_empty()).then(|| rest.into());
-    Ok(())
 }
 
 /// Handles whole packets; the bytes that were used.

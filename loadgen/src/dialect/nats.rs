@@ -4,12 +4,9 @@
 //! subject has the name of the room. The PONG to the PING behind the SUB confirms the subscription, because
 //! the server handles what a client sends in order.
 
-use super::{Dialect, Line, Named, ROOM_PREFIX, Session};
+use super::{Dialect, Line, Named, REST_BYTES_MAX, ROOM_PREFIX, Session};
 use crate::tally::Failure;
 use ringcast::wire::frame::Opcode;
-
-/// Bytes that may wait for the rest of a line or of a payload.
-const REST_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Steps of a session.
 const OPENED: u8 = 1;
@@ -48,14 +45,7 @@ impl Dialect for Nats {
         payload: &[u8],
         line: &mut dyn Line,
     ) -> Result<(), Failure> {
-        let Some(rest) = session.rest.take() else {
-            let used = handle_lines(session, payload, line)?;
-            return keep(session, &payload[used..]);
-        };
-        let mut all = rest.into_vec();
-        all.extend_from_slice(payload);
-        let used = handle_lines(session, &all, line)?;
-        keep(session, &all[used..])
+        session.with_rest(payload, |session, bytes| handle_lines(session, bytes, line))
     }
 
     fn publish(&self, session: &mut Session, payload: &[u8], line: &mut dyn Line) {
@@ -69,14 +59,6 @@ impl Dialect for Nats {
     fn publishes(&self) -> bool {
         true
     }
-}
-
-fn keep(session: &mut Session, rest: &[u8]) -> Result<(), Failure> {
-    if rest.len() > REST_BYTES_MAX {
-        return Err(Failure::Message);
-    }
-    session.rest = (!rest.is_empty()).then(|| rest.into());
-    Ok(())
 }
 
 /// Handles whole lines, with their payloads; the bytes that were used.

@@ -3,17 +3,19 @@
 //! The publisher's thread owns the outlet, so an outlet may block, but only in [`Outlet::wait`],
 //! [`Outlet::settle`] and where the server does not take more.
 
+mod http;
 mod http_api;
 mod mqtt;
 mod nats;
 mod nchan;
+mod tcp;
 mod upstream;
 mod websocket;
 
-pub(crate) use http_api::HttpApiOutlet;
+pub(crate) use http_api::HttpApi;
 pub(crate) use mqtt::MqttOutlet;
 pub(crate) use nats::NatsOutlet;
-pub(crate) use nchan::NchanOutlet;
+pub(crate) use nchan::Nchan;
 pub(crate) use upstream::UpstreamOutlet;
 pub(crate) use websocket::WebSocketOutlet;
 
@@ -54,4 +56,12 @@ pub(crate) struct Confirmation {
     pub(crate) request: u64,
     /// The place in the room's order where the server tells it; or the refusal.
     pub(crate) result: Result<Option<u64>, String>,
+}
+
+impl Confirmation {
+    /// The server has it, and tells no place.
+    fn taken(request: u64) -> Self {
+        let result = Ok(None);
+        Self { request, result }
+    }
 }

@@ -1,137 +1,107 @@
 //! NATS over TCP. A PING behind a publication is answered once the server has handled both: that confirms.
 
+use super::tcp::Tcp;
 use super::{Confirm, Confirmation, Outlet};
 use crate::dialect::ROOM_PREFIX;
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes that are gathered before they are written.
-const GATHERED_MAX: usize = 64 * 1024;
+use std::net::SocketAddr;
 
 /// The connection.
 pub(crate) struct NatsOutlet {
-    addr: SocketAddr,
-    reader: BufReader<TcpStream>,
-    out: Vec<u8>,
+    tcp: Tcp,
     sent: u64,
     /// Requests whose PONG has not come, in their order.
     asked: VecDeque<u64>,
-    line: String,
+    confirmations: VecDeque<Confirmation>,
 }
 
 impl NatsOutlet {
     /// Connects to the port for clients.
     pub(crate) fn connect(addr: SocketAddr) -> Result<Self, String> {
-        let text = |error: std::io::Error| format!("no NATS server at {addr}: {error}");
-        let stream = TcpStream::connect_timeout(&addr, TIMEOUT).map_err(text)?;
-        stream.set_nodelay(true).map_err(text)?;
-        stream.set_read_timeout(Some(TIMEOUT)).map_err(text)?;
         let mut outlet = Self {
-            addr,
-            reader: BufReader::new(stream),
-            out: Vec::new(),
+            tcp: Tcp::connect("NATS", addr)?,
             sent: 0,
             asked: VecDeque::new(),
-            line: String::new(),
+            confirmations: VecDeque::new(),
         };
-        if !outlet.read_line()?.starts_with("INFO") {
+        let greeting = loop {
+            match outlet.take_line() {
+                Some(line) => break line,
+                None => outlet.tcp.read()?,
+            }
+        };
+        if !greeting.starts_with("INFO") {
             return Err(format!("what listens at {addr} is no NATS server"));
         }
-        outlet.out.extend_from_slice(
+        outlet.tcp.out.extend_from_slice(
             b"CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":1,\"name\":\"loadgen\"}\r\n",
         );
         Ok(outlet)
     }
 
-    fn read_line(&mut self) -> Result<&str, String> {
-        self.line.clear();
-        match self.reader.read_line(&mut self.line) {
-            Ok(0) => Err(format!("{}: the NATS server closed", self.addr)),
-            Ok(_) => Ok(self.line.trim_end()),
-            Err(error) => Err(format!("{}: {error}", self.addr)),
-        }
+    /// The next line that is there in whole.
+    fn take_line(&mut self) -> Option<String> {
+        let input = &mut self.tcp.input;
+        let end = input.iter().position(|byte| *byte == b'\n')?;
+        let line = String::from_utf8_lossy(&input[..end]).trim_end().to_owned();
+        input.drain(..=end);
+        Some(line)
     }
 
-    /// Takes the next line; the request that it confirms, if it does.
-    fn take_line(&mut self) -> Result<Option<Confirmation>, String> {
-        let line = self.read_line()?.to_owned();
-        if line == "PONG" {
-            let request = self.asked.pop_front();
-            return Ok(request.map(|request| Confirmation {
-                request,
-                result: Ok(None),
-            }));
+    fn handle_input(&mut self) -> Result<(), String> {
+        while let Some(line) = self.take_line() {
+            if line == "PONG" {
+                let request = self.asked.pop_front();
+                self.confirmations.extend(request.map(Confirmation::taken));
+            }
+            if line == "PING" {
+                self.tcp.out.extend_from_slice(b"PONG\r\n");
+                self.tcp.flush()?;
+            }
+            if let Some(error) = line.strip_prefix("-ERR") {
+                return Err(self.tcp.error(format_args!("refused:{error}")));
+            }
         }
-        if line == "PING" {
-            self.out.extend_from_slice(b"PONG\r\n");
-            self.flush()?;
-        }
-        match line.strip_prefix("-ERR") {
-            Some(error) => Err(format!("{}: NATS refused:{error}", self.addr)),
-            None => Ok(None),
-        }
-    }
-
-    /// Whether a line, or its beginning, is there.
-    fn has_input(&mut self) -> Result<bool, String> {
-        if !self.reader.buffer().is_empty() {
-            return Ok(true);
-        }
-        let stream = self.reader.get_ref();
-        let text = |error: std::io::Error| error.to_string();
-        stream.set_nonblocking(true).map_err(text)?;
-        let peeked = stream.peek(&mut [0]);
-        stream.set_nonblocking(false).map_err(text)?;
-        match peeked {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            // An end or an error is told by the read.
-            _ => Ok(true),
-        }
+        Ok(())
     }
 }
 
 impl Outlet for NatsOutlet {
     fn send(&mut self, room: u32, payload: &[u8], confirm: Confirm) -> Result<u64, String> {
+        let out = &mut self.tcp.out;
         let head = format!("PUB {ROOM_PREFIX}{room} {}\r\n", payload.len());
-        self.out.extend_from_slice(head.as_bytes());
-        self.out.extend_from_slice(payload);
-        self.out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
         let request = self.sent;
         self.sent += 1;
         if confirm != Confirm::No {
-            self.out.extend_from_slice(b"PING\r\n");
+            out.extend_from_slice(b"PING\r\n");
             self.asked.push_back(request);
         }
-        if self.out.len() >= GATHERED_MAX {
-            self.flush()?;
-        }
+        self.tcp.flush_much()?;
         Ok(request)
     }
 
     fn flush(&mut self) -> Result<(), String> {
-        let written = self.reader.get_ref().write_all(&self.out);
-        self.out.clear();
-        written.map_err(|error| format!("{}: {error}", self.addr))
+        self.tcp.flush()
     }
 
     fn poll(&mut self) -> Result<Option<Confirmation>, String> {
-        while self.has_input()? {
-            if let Some(confirmation) = self.take_line()? {
-                return Ok(Some(confirmation));
-            }
+        while self.tcp.read_ready()? {
+            self.handle_input()?;
         }
-        Ok(None)
+        Ok(self.confirmations.pop_front())
     }
 
     fn wait(&mut self) -> Result<Confirmation, String> {
         self.flush()?;
         loop {
-            if let Some(confirmation) = self.take_line()? {
+            if let Some(confirmation) = self.confirmations.pop_front() {
                 return Ok(confirmation);
             }
+            self.tcp.read()?;
+            self.handle_input()?;
         }
     }
 

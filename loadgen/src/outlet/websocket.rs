@@ -393,10 +393,7 @@ impl Link {
 
     fn take_confirmations(&mut self, to: &mut VecDeque<Confirmation>) -> Result<(), Failure> {
         if self.hearing.out.is_empty() {
-            to.extend(self.unwritten.drain(..).map(|request| Confirmation {
-                request,
-                result: Ok(None),
-            }));
+            to.extend(self.unwritten.drain(..).map(Confirmation::taken));
         }
         for (id, refusal) in self.hearing.answers.drain(..) {
             // Answers come in order, or nearly so.
