@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 pub(crate) struct NatsOutlet {
     tcp: Tcp,
     sent: u64,
-    /// Requests whose PONG has not come, in their order.
-    asked: VecDeque<u64>,
+    /// PINGs whose PONG has not come, in their order: with the request that it confirms.
+    asked: VecDeque<Option<u64>>,
     confirmations: VecDeque<Confirmation>,
 }
 
@@ -51,7 +51,7 @@ impl NatsOutlet {
     fn handle_input(&mut self) -> Result<(), String> {
         while let Some(line) = self.take_line() {
             if line == "PONG" {
-                let request = self.asked.pop_front();
+                let request = self.asked.pop_front().flatten();
                 self.confirmations.extend(request.map(Confirmation::taken));
             }
             if line == "PING" {
@@ -77,7 +77,7 @@ impl Outlet for NatsOutlet {
         self.sent += 1;
         if confirm != Confirm::No {
             out.extend_from_slice(b"PING\r\n");
-            self.asked.push_back(request);
+            self.asked.push_back(Some(request));
         }
         self.tcp.flush_much()?;
         Ok(request)
@@ -106,6 +106,58 @@ impl Outlet for NatsOutlet {
     }
 
     fn settle(&mut self) -> Result<(), String> {
-        self.flush()
+        self.tcp.out.extend_from_slice(b"PING\r\n");
+        self.asked.push_back(None);
+        self.flush()?;
+        // Its PONG is the last.
+        while !self.asked.is_empty() {
+            self.tcp.read()?;
+            self.handle_input()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    #[test]
+    fn settling_waits_for_the_last_answer_and_keeps_the_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"INFO {}\r\n").unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let mut seen = Vec::new();
+            for line in lines.map_while(Result::ok) {
+                if line == "PING" {
+                    stream.write_all(b"PING\r\nPONG\r\n").unwrap();
+                }
+                seen.push(line);
+            }
+            seen
+        });
+        let mut outlet = NatsOutlet::connect(addr).unwrap();
+        outlet.send(7, b"\"a\"", Confirm::Taken).unwrap();
+        outlet.send(7, b"\"b\"", Confirm::No).unwrap();
+        outlet.settle().unwrap();
+        assert_eq!(outlet.poll().unwrap(), Some(Confirmation::taken(0)));
+        assert_eq!(outlet.poll().unwrap(), None);
+        drop(outlet);
+        let seen = thread.join().unwrap();
+        let expected = [
+            "PUB room-7 3",
+            "\"a\"",
+            "PING",
+            "PUB room-7 3",
+            "\"b\"",
+            "PING",
+        ];
+        assert_eq!(seen[1..7], expected);
+        assert_eq!(seen[7..], ["PONG", "PONG"]);
     }
 }
