@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Publications after which answers are collected.
 const CHECK_EVERY: u64 = 256;
+/// The same while none is due: a server that pings is not kept waiting for longer.
+const CHECK_EVERY_NS: u64 = 1_000_000_000;
 
 /// What to publish.
 #[derive(Clone, Debug)]
@@ -205,12 +207,18 @@ impl Publisher<'_> {
 
     /// Waits until `due_ns`; what was sent before is flushed before the wait.
     fn wait_until(&mut self, due_ns: u64) -> Result<(), String> {
-        if due_ns > host::now_ns() {
-            self.outlet.flush()?;
-            let wait_ns = due_ns.saturating_sub(host::now_ns());
-            std::thread::sleep(Duration::from_nanos(wait_ns));
+        if due_ns <= host::now_ns() {
+            return Ok(());
         }
-        Ok(())
+        self.outlet.flush()?;
+        loop {
+            let wait_ns = due_ns.saturating_sub(host::now_ns());
+            std::thread::sleep(Duration::from_nanos(wait_ns.min(CHECK_EVERY_NS)));
+            if wait_ns <= CHECK_EVERY_NS {
+                return Ok(());
+            }
+            self.collect_answers()?;
+        }
     }
 
     /// Waits until another publication may be without its answer.
@@ -291,12 +299,15 @@ mod tests {
     use super::*;
     use crate::schedule::Schedule;
     use std::collections::VecDeque;
+    use std::sync::Arc;
 
     /// A server that confirms and hands out no places, as most do.
     #[derive(Default)]
     struct WithoutPlaces {
         sent: u64,
         answers: VecDeque<u64>,
+        /// Times that it was listened to.
+        polls: Arc<AtomicU64>,
     }
 
     impl Outlet for WithoutPlaces {
@@ -313,6 +324,7 @@ mod tests {
         }
 
         fn poll(&mut self) -> Result<Option<Confirmation>, String> {
+            self.polls.fetch_add(1, Relaxed);
             Ok(self.answers.pop_front().map(|request| Confirmation {
                 request,
                 result: Ok(None),
@@ -332,6 +344,20 @@ mod tests {
         let mut plan = Plan::new(Schedule::closed(6), rooms, 64);
         plan.settles_rooms = settles_rooms;
         run(&plan, Box::<WithoutPlaces>::default(), &Progress::default())
+    }
+
+    #[test]
+    fn a_server_is_listened_to_while_no_publication_is_due() {
+        let outlet = WithoutPlaces::default();
+        let polls = Arc::clone(&outlet.polls);
+        let mut plan = Plan::new(Schedule::closed(1), 1, 64);
+        plan.start_ns = host::now_ns() + 60 * CHECK_EVERY_NS;
+        std::thread::spawn(move || run(&plan, Box::new(outlet), &Progress::default()));
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while polls.load(Relaxed) < 2 {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! answer to a publication, one is confirmed once it was written.
 //!
 //! The sockets do not block: a server that echoes stops reading when nobody reads what it sends, so
-//! whatever waits for a socket to take more reads from all of them meanwhile. Pings of the server are
-//! answered with the next publication at the latest.
+//! whatever waits for a socket to take more reads from all of them meanwhile. So does a flush when nobody
+//! has for a while, because servers ping, and end connections that do not answer.
 
 use super::{Confirm, Confirmation, Outlet};
 use crate::dialect::{Dialect, Line, Named, Session};
@@ -21,7 +21,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections, where each room has one.
@@ -32,6 +32,8 @@ const GATHERED_MAX: usize = 64 * 1024;
 /// twice.
 const ASKED_MAX: usize = 60_000;
 const _: () = assert!(ASKED_MAX < u16::MAX as usize - 2);
+/// Time after which all connections are looked at, whatever is sent.
+const LISTEN_EVERY: Duration = Duration::from_secs(1);
 /// Payload bytes of one message from the server: as the other clients take.
 const MESSAGE_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
@@ -43,6 +45,8 @@ pub(crate) struct WebSocketOutlet {
     links: Vec<Link>,
     sent: u64,
     gathered_bytes: usize,
+    /// When all connections were last looked at.
+    listened: Instant,
     confirmations: VecDeque<Confirmation>,
 }
 
@@ -78,6 +82,7 @@ impl WebSocketOutlet {
             links,
             sent: 0,
             gathered_bytes: 0,
+            listened: Instant::now(),
             confirmations: VecDeque::new(),
         })
     }
@@ -94,6 +99,7 @@ impl WebSocketOutlet {
     /// there was one.
     fn pump(&mut self, timeout: Duration) -> Result<bool, String> {
         let ready = ready(&self.links, timeout).map_err(|error| error.to_string())?;
+        self.listened = Instant::now();
         for index in &ready {
             self.exchange(*index)?;
         }
@@ -144,6 +150,9 @@ impl Outlet for WebSocketOutlet {
             self.pump_or_fail()?;
         }
         self.gathered_bytes = 0;
+        if self.listened.elapsed() >= LISTEN_EVERY {
+            self.pump(Duration::ZERO)?;
+        }
         Ok(())
     }
 
