@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
     let schedule = scenario::schedule(&options.pace, counted)?;
     let mut plan = Plan::new(schedule, options.rooms, publications.payload);
     plan.window = publications.window;
-    let outlet = target::outlet(publications, options.rooms)?;
+    let outlet = target::outlet(publications, options.rooms, None)?;
     let mut pollers = Vec::new();
     for index in 0..options.pollers.min(options.clients) {
         pollers.push(Poller::new(index, options, plan.run)?);

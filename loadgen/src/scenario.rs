@@ -213,7 +213,11 @@ impl Conduct<'_> {
             made.window = publications.window;
             plan = Some(made);
             // A server that is not there is to be known before the connections come up.
-            drop(target::outlet(publications, clients.rooms())?);
+            drop(target::outlet(
+                publications,
+                clients.rooms(),
+                Some(clients),
+            )?);
         }
         let work = Work {
             run: plan
@@ -332,7 +336,11 @@ impl Stage {
         let mut publishing = match (&conduct.load, plan) {
             (Load::Outlet(publications, _), Some(mut plan)) => {
                 plan.start_ns = first_ns;
-                let outlet = target::outlet(publications, conduct.clients.rooms())?;
+                let outlet = target::outlet(
+                    publications,
+                    conduct.clients.rooms(),
+                    Some(&conduct.clients),
+                )?;
                 Some((plan.clone(), start_publishing(plan, outlet, &progress)?))
             }
             _ => None,

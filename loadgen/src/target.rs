@@ -27,37 +27,12 @@ pub(crate) fn dialect(clients: &Clients) -> Arc<dyn Dialect> {
     }
 }
 
-/// Whom publications are for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Audience<'a> {
-    /// So many rooms, without clients of ours.
-    Rooms(u32),
-    /// The rooms of clients.
-    Clients(&'a Clients),
-}
-
-impl From<u32> for Audience<'_> {
-    fn from(rooms: u32) -> Self {
-        Self::Rooms(rooms)
-    }
-}
-
-impl<'a> From<&'a Clients> for Audience<'a> {
-    fn from(clients: &'a Clients) -> Self {
-        Self::Clients(clients)
-    }
-}
-
-/// How publications get to the server.
-pub(crate) fn outlet<'a>(
+/// How publications to `rooms` rooms get to the server; `clients` are those of the run, where there are any.
+pub(crate) fn outlet(
     publications: &Publications,
-    audience: impl Into<Audience<'a>>,
+    rooms: u32,
+    clients: Option<&Clients>,
 ) -> Result<Box<dyn Outlet>, String> {
-    let audience = audience.into();
-    let rooms = match audience {
-        Audience::Rooms(rooms) => rooms,
-        Audience::Clients(clients) => clients.rooms(),
-    };
     Ok(match publications.publish_by {
         PublishBy::Upstream => Box::new(UpstreamOutlet::connect(
             publications.upstream,
@@ -71,22 +46,19 @@ pub(crate) fn outlet<'a>(
         PublishBy::Nats => Box::new(NatsOutlet::connect(publications.publish_addr()?)?),
         PublishBy::Mqtt => Box::new(MqttOutlet::connect(publications.publish_addr()?)?),
         PublishBy::Nchan => Box::new(Nchan::connect(publications.publish_to()?)?),
-        PublishBy::WebSocket => Box::new(websocket(audience)?),
+        PublishBy::WebSocket => Box::new(websocket(clients)?),
     })
 }
 
-fn websocket(audience: Audience<'_>) -> Result<WebSocketOutlet, String> {
-    match audience {
-        Audience::Clients(clients) if clients.protocol == Protocol::Echo => {
+fn websocket(clients: Option<&Clients>) -> Result<WebSocketOutlet, String> {
+    match clients {
+        Some(clients) if clients.protocol == Protocol::Echo => {
             Err("an echo server has no publisher: use `chat`".to_owned())
         }
-        Audience::Clients(clients) => {
+        Some(clients) => {
             WebSocketOutlet::connect(clients.target, dialect(clients), clients.rooms())
         }
-        Audience::Rooms(_) => Err(
-            "--publish-by websocket is for scenarios with clients, which say --target and --protocol"
-                .to_owned(),
-        ),
+        None => Err("--publish-by websocket: this scenario has no WebSocket clients".to_owned()),
     }
 }
 
