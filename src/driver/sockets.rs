@@ -120,6 +120,13 @@ const VACANT: Slot = Slot {
     send_bytes: 0,
 };
 
+impl Slot {
+    /// Whether an operation has to end before the close.
+    fn is_busy(&self) -> bool {
+        self.recv == RecvState::Armed || self.sending
+    }
+}
+
 /// Counts of a shard's sockets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SocketCounts {
@@ -135,7 +142,7 @@ pub struct SocketCounts {
 
 /// The sockets of one shard.
 #[derive(Debug)]
-pub struct Sockets<D> {
+pub struct Sockets<D: Driver> {
     driver: D,
     slots: Vec<Slot>,
     open: usize,
@@ -148,6 +155,24 @@ pub struct Sockets<D> {
     accepting: bool,
     vacant: Vec<u32>,
     counts: SocketCounts,
+}
+
+/// Takes back what is armed, one connection at a time: a driver that has to take back everything at once
+/// goes through all of it for each.
+impl<D: Driver> Drop for Sockets<D> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for (index, slot) in (0..).zip(&self.slots) {
+            if slot.phase == Phase::Open && slot.is_busy() {
+                self.driver.push(Op::Cancel(ConnId {
+                    slot: index,
+                    generation: slot.generation,
+                }));
+            }
+        }
+    }
 }
 
 impl<D: Driver> Sockets<D> {
@@ -231,7 +256,7 @@ impl<D: Driver> Sockets<D> {
         if slot.recv == RecvState::Parked {
             slot.recv = RecvState::Idle;
         }
-        if slot.recv == RecvState::Armed || slot.sending {
+        if slot.is_busy() {
             self.driver.push(Op::Cancel(conn));
         }
         self.close_when_quiet(conn);

@@ -326,9 +326,15 @@ impl Driver for Uring {
             }
             Op::Send(conn, payload) => self.push_send(conn, payload),
             Op::Cancel(conn) => {
-                let every = CancelBuilder::fd(Fixed(conn.slot)).all();
-                let sqe = opcode::AsyncCancel2::new(every).build();
-                self.queue(sqe.flags(quiet).user_data(Token::Aside.pack()));
+                // By token the kernel looks into one bucket of its table; by slot it would go through
+                // the operations of all connections.
+                let is_sending = matches!(self.in_flight.get(conn.slot as usize), Some(Some(_)));
+                let send = is_sending.then_some(Token::Send(conn));
+                for token in [Some(Token::Recv(conn)), send].into_iter().flatten() {
+                    let one = CancelBuilder::user_data(token.pack());
+                    let sqe = opcode::AsyncCancel2::new(one).build();
+                    self.queue(sqe.flags(quiet).user_data(Token::Aside.pack()));
+                }
             }
             Op::Close(conn) => {
                 let sqe = opcode::Close::new(Fixed(conn.slot)).build();

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 /// See the module documentation.
 #[derive(Debug)]
-pub struct Shard<D> {
+pub struct Shard<D: Driver> {
     sockets: Sockets<D>,
     inlets: Inlets,
     core: Core,
