@@ -73,7 +73,10 @@ pub(crate) fn search(options: &Capacity) -> Result<u8, String> {
         }
     }
     match search.capacity {
-        Some(load) => println!("capacity     {} {}", grouped(u64::from(load)), search.vary),
+        Some(load) => {
+            let load = grouped(u64::from(load));
+            println!("capacity     {load} {}", unit(search.vary));
+        }
         None => println!("capacity     none: not even the first step met the objective"),
     }
     for gave in &search.gave_first {
@@ -155,6 +158,14 @@ fn step(load: u32, report: &Report, slo: &[Threshold]) -> Step {
     }
 }
 
+/// What a load is counted in.
+fn unit(vary: &str) -> &str {
+    match vary {
+        "rate" => "publications per second",
+        other => other,
+    }
+}
+
 fn print_step(step: &Step, vary: &str) {
     let p99 = step
         .p99_ms
@@ -164,8 +175,9 @@ fn print_step(step: &Step, vary: &str) {
         .map_or(String::new(), |cores| format!(", server {cores:.2} cores"));
     let state = if step.met { "met" } else { "missed" };
     println!(
-        "step         {} {vary}: {state}, p99 {p99}{cores}",
-        grouped(u64::from(step.load))
+        "step         {} {}: {state}, p99 {p99}{cores}",
+        grouped(u64::from(step.load)),
+        unit(vary)
     );
 }
 

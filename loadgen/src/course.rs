@@ -4,9 +4,11 @@ use crate::fleet::Fleet;
 use crate::host::{self, Reading};
 use crate::options::Observe;
 use crate::prometheus::Endpoint;
+use crate::publisher;
 use crate::tally::Interval;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
 
 /// Points at most: a run that takes longer keeps its first 24 hours.
@@ -90,10 +92,46 @@ pub(crate) struct Point {
 pub(crate) struct Now {
     /// The part of the run.
     pub(crate) phase: Phase,
+    /// Connections that are subscribed.
+    pub(crate) connections: u64,
+    /// Connections that have failed until now.
+    pub(crate) failed: u64,
     /// Publications sent until now.
     pub(crate) published: u64,
+    /// Publications delivered until now.
+    pub(crate) delivered: u64,
+    /// What loadgen has used until now; `None` where that is not known.
+    pub(crate) own: Option<Reading>,
     /// Most that one was late since the last point, nanoseconds.
     pub(crate) late_ns: u64,
+}
+
+impl Now {
+    /// Of a fleet in a part of the run.
+    pub(crate) fn of(fleet: &Fleet, phase: Phase) -> Self {
+        let counts = fleet.counts();
+        Self {
+            phase,
+            connections: counts.there,
+            failed: counts.failed,
+            published: counts.published,
+            delivered: counts.delivered,
+            // A worker process that has ended is found out by the run.
+            own: fleet.read().ok().map(|usage| usage.process),
+            late_ns: 0,
+        }
+    }
+
+    /// Of a publisher in the steady phase, in a run of this process alone.
+    pub(crate) fn of_publisher(progress: &publisher::Progress) -> Self {
+        Self {
+            phase: Phase::Steady,
+            published: progress.published.load(Relaxed),
+            late_ns: progress.late_ns_max.swap(0, Relaxed),
+            own: host::read_own().ok(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Writes the course down.
@@ -119,9 +157,13 @@ struct Last {
 }
 
 impl Recorder {
-    /// Of `fleet` and what `observe` names. The error is of an endpoint that cannot be
-    /// read.
-    pub(crate) fn new(fleet: &mut Fleet, observe: &Observe) -> Result<Self, String> {
+    /// Of what `from_workers` brings and `observe` names; loadgen has used `own`. The error is of an endpoint
+    /// that cannot be read.
+    pub(crate) fn new(
+        from_workers: Receiver<Interval>,
+        own: Reading,
+        observe: &Observe,
+    ) -> Result<Self, String> {
         let endpoint = observe
             .prometheus
             .as_ref()
@@ -131,12 +173,12 @@ impl Recorder {
             points: Vec::new(),
             seconds: Vec::new(),
             intervals: BTreeMap::new(),
-            from_workers: fleet.take_intervals(),
+            from_workers,
             pids: observe.server_pid.clone(),
             endpoint,
             last: Last {
                 at_ns: host::now_ns(),
-                own: fleet.read()?.process,
+                own,
                 server: host::read_all(&observe.server_pid)?,
                 ..Last::default()
             },
@@ -144,7 +186,7 @@ impl Recorder {
     }
 
     /// To be called often: adds a point when a second has passed. Whether it did.
-    pub(crate) fn tick(&mut self, fleet: &Fleet, now: impl FnOnce() -> Now) -> bool {
+    pub(crate) fn tick(&mut self, now: impl FnOnce() -> Now) -> bool {
         let now_ns = host::now_ns();
         if now_ns / 1_000_000_000 == self.last.at_ns / 1_000_000_000 {
             return false;
@@ -154,7 +196,7 @@ impl Recorder {
         if self.points.len() < POINTS_MAX {
             let second = self.last.at_ns / 1_000_000_000;
             self.seconds.push(second);
-            let point = self.point(now_ns, fleet, &now);
+            let point = self.point(now_ns, &now);
             self.points.push(point);
         }
         self.last.at_ns = now_ns;
@@ -162,24 +204,22 @@ impl Recorder {
         true
     }
 
-    fn point(&mut self, now_ns: u64, fleet: &Fleet, now: &Now) -> Point {
+    fn point(&mut self, now_ns: u64, now: &Now) -> Point {
         let seconds = (now_ns - self.last.at_ns) as f64 / 1e9;
         let cores = |before: &Reading, after: &Reading| {
             after.cpu.since(before.cpu).run_ns as f64 / 1e9 / seconds
         };
         // A server that has ended has no more to tell; the run finds that out by itself.
         let server = host::read_all(&self.pids).ok().flatten();
-        // A worker process that has ended is found out by the run.
-        let own = fleet.read().map_or(self.last.own, |usage| usage.process);
-        let counts = fleet.counts();
+        let own = now.own.unwrap_or(self.last.own);
         let of_both = self.last.server.as_ref().zip(server.as_ref());
         let point = Point {
             second: (self.last.at_ns / 1_000_000_000).saturating_sub(self.seconds[0]),
             phase: now.phase,
-            connections: counts.there,
-            failed: counts.failed,
+            connections: now.connections,
+            failed: now.failed,
             published: now.published.saturating_sub(self.last.published),
-            delivered: counts.delivered.saturating_sub(self.last.delivered),
+            delivered: now.delivered.saturating_sub(self.last.delivered),
             schedule_lag_ms: now.late_ns as f64 / 1e6,
             server_cores: of_both.map(|(before, after)| cores(before, after)),
             server_rss_bytes: server.map(|reading| reading.rss_bytes),
@@ -189,7 +229,7 @@ impl Recorder {
             server_switches: of_both
                 .map(|(before, after)| after.switches.saturating_sub(before.switches)),
             own_cores: cores(&self.last.own, &own),
-            socket_bytes: host::read_sockets().map(|(_, bytes)| bytes),
+            socket_bytes: host::read_socket_bytes(),
             metrics: self
                 .endpoint
                 .as_mut()

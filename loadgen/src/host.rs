@@ -31,7 +31,7 @@ impl Cpu {
 /// One reading of a process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reading {
-    /// All its threads; finer than the ticks of user and system time.
+    /// All its threads that run; finer than the ticks of user and system time.
     pub(crate) cpu: Cpu,
     /// User time, in ticks of 10 ms.
     pub(crate) user: Duration,
@@ -69,24 +69,22 @@ pub(crate) fn read_all(pids: &[u32]) -> Result<Option<Reading>, String> {
     Ok(all)
 }
 
-/// Reads this process.
+/// Reads this process; threads that have ended count too.
 pub(crate) fn read_own() -> Result<Reading, String> {
-    read_process(std::process::id()).map_err(|error| format!("/proc: {error}"))
+    let mut own = read_process(std::process::id()).map_err(|error| format!("/proc: {error}"))?;
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    own.cpu.run_ns = used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64;
+    Ok(own)
 }
 
-/// Sockets of the network namespace: how many TCP has, and the kernel memory of their buffers, bytes.
-pub(crate) fn read_sockets() -> Option<(u64, u64)> {
+/// Kernel memory in the buffers of all TCP sockets of the network namespace, bytes.
+pub(crate) fn read_socket_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-    let value = |name| {
-        let mut words = line.split_ascii_whitespace();
-        words.find(|word| *word == name)?;
-        words.next()?.parse::<u64>().ok()
-    };
-    Some((
-        value("alloc")?,
-        value("mem")? * rustix::param::page_size() as u64,
-    ))
+    let mut words = line.split_ascii_whitespace();
+    words.find(|word| *word == "mem")?;
+    let pages: u64 = words.next()?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// Reads the process `pid`.
@@ -226,6 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_thread_used_that_has_ended_is_not_forgotten() {
+        let before = read_own().unwrap();
+        let spin = || {
+            let started = std::time::Instant::now();
+            while started.elapsed() < Duration::from_millis(50) {
+                std::hint::spin_loop();
+            }
+        };
+        std::thread::spawn(spin).join().unwrap();
+        let after = read_own().unwrap();
+        assert!(after.cpu.since(before.cpu).run_ns > 1_000_000);
+    }
+
+    #[test]
     fn this_process_uses_cpu_and_memory() {
         let before = read_process(std::process::id()).unwrap();
         let started = std::time::Instant::now();
@@ -240,7 +252,7 @@ mod tests {
         assert!(read_all(&[]).unwrap().is_none());
         let twice = read_all(&[std::process::id(), std::process::id()]).unwrap();
         assert!(twice.unwrap().rss_bytes > after.rss_bytes);
-        assert!(read_sockets().is_some());
+        assert!(read_socket_bytes().is_some());
         assert!(read_process(u32::MAX).is_err());
     }
 }

@@ -31,6 +31,7 @@ mod target;
 mod upgrade;
 mod verdict;
 mod view;
+mod watch;
 mod worker;
 
 use clap::Parser;

@@ -412,7 +412,10 @@ impl Line for Hearing<'_> {
     }
 
     fn published(&mut self, _: u64, refusal: Option<u32>) {
-        self.tally.refused += u64::from(refusal.is_some());
+        if let Some(code) = refusal {
+            self.tally.refused += 1;
+            self.tally.refusal.get_or_insert(code);
+        }
     }
 
     fn pinged(&mut self) {

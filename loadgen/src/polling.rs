@@ -4,7 +4,9 @@
 //! Every client asks at times of its own, which do not depend on the server; a few threads with a
 //! connection each ask for all of them. Every client must see every publication of its room exactly once.
 
+use crate::course::{Now, Phase};
 use crate::dialect::ROOM_PREFIX;
+use crate::fleet::POLL;
 use crate::host;
 use crate::options::Polling;
 use crate::order::{Arrival, Order};
@@ -15,14 +17,16 @@ use crate::report::{
 };
 use crate::rooms::publications_of;
 use crate::scenario;
-use crate::tally::{Tally, record};
+use crate::tally::{Interval, Tally};
 use crate::target;
 use crate::upgrade::Numbers;
+use crate::watch::Watch;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Publications that one answer may hold.
@@ -61,6 +65,15 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
     }
     let pids = &options.observe.server_pid;
     let (server_before, own_before) = (host::read_all(pids)?, host::read_own()?);
+    let (to_intervals, intervals) = channel();
+    let (observe, output) = (&options.observe, &options.output);
+    let mut watch = Watch::new(
+        intervals,
+        own_before,
+        options.clients.into(),
+        observe,
+        output,
+    )?;
     let begin_ns = host::now_ns();
     plan.start_ns = begin_ns + options.interval.as_nanos() as u64;
     let steady = plan.schedule.steady(plan.start_ns);
@@ -70,12 +83,31 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
         .map(|mut poller| {
             let orders = Arc::clone(&orders);
             poller.tally.steady_ns = steady;
-            std::thread::spawn(move || poller.run(begin_ns, &orders))
+            let to_intervals = to_intervals.clone();
+            std::thread::spawn(move || poller.run(begin_ns, &orders, &to_intervals))
         })
         .collect();
-    let outcome = publisher::run(&plan, outlet, &publisher::Progress::default());
+    let progress = Arc::new(publisher::Progress::default());
+    let publishing = publisher::start(plan.clone(), outlet, &progress)?;
+    let mut last = None;
     // Each client has asked twice more when this is over.
-    std::thread::sleep(options.interval * 2 + Duration::from_millis(500));
+    let aftermath = options.interval * 2 + Duration::from_millis(500);
+    while last.is_none_or(|last: Instant| last.elapsed() < aftermath) {
+        if publishing.is_finished() {
+            last.get_or_insert_with(Instant::now);
+        }
+        watch.tick(|| Now {
+            phase: match last {
+                None => Phase::Steady,
+                Some(_) => Phase::CoolDown,
+            },
+            connections: options.clients.into(),
+            delivered: orders.delivered.load(Relaxed),
+            ..Now::of_publisher(&progress)
+        });
+        std::thread::sleep(POLL);
+    }
+    let outcome = publisher::end(publishing)?;
     orders.published.store(outcome.published, Relaxed);
     orders.stop.store(true, Relaxed);
     let (mut tally, mut polling) = (Tally::new(), PollingReport::default());
@@ -112,6 +144,7 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
         histogram: ranges(&tally.due_latency),
         histogram_from_send: ranges(&tally.sent_latency),
         polling: Some(polling),
+        course: watch.finish(),
         ..Report::empty()
     })
 }
@@ -119,7 +152,10 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
 #[derive(Default)]
 struct Orders {
     stop: AtomicBool,
+    /// Publications in all, before `stop`.
     published: AtomicU64,
+    /// What all clients have got until now.
+    delivered: AtomicU64,
 }
 
 /// A client: where it is in its room.
@@ -214,19 +250,35 @@ impl Poller {
         Ok(poller)
     }
 
-    fn run(mut self, begin_ns: u64, orders: &Orders) -> (Tally, PollingReport) {
-        let mut round_ns = begin_ns;
+    fn run(
+        mut self,
+        begin_ns: u64,
+        orders: &Orders,
+        intervals: &Sender<Interval>,
+    ) -> (Tally, PollingReport) {
+        let (mut round_ns, mut second) = (begin_ns, begin_ns / 1_000_000_000);
         while !orders.stop.load(Relaxed) {
             for index in 0..self.clients.len() {
                 let due_ns = round_ns + self.clients[index].phase_ns;
                 let wait_ns = due_ns.saturating_sub(host::now_ns());
                 std::thread::sleep(Duration::from_nanos(wait_ns));
                 // How late the question is: this thread may be busy with others.
-                record(&mut self.tally.loop_lag, host::now_ns() - due_ns);
+                let now_ns = host::now_ns();
+                self.tally.turn(1, now_ns - due_ns);
+                if now_ns / 1_000_000_000 != second {
+                    if let Some(interval) = self.tally.take_interval(second) {
+                        // Nobody listens any more once the course is complete.
+                        let _ = intervals.send(interval);
+                    }
+                    second = now_ns / 1_000_000_000;
+                }
+                let delivered = self.tally.delivered;
                 if let Err(error) = self.poll(index) {
                     self.report.failed += 1;
                     self.report.error.get_or_insert(error);
                 }
+                let more = self.tally.delivered - delivered;
+                orders.delivered.fetch_add(more, Relaxed);
             }
             round_ns += self.interval_ns;
         }

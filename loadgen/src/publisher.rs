@@ -12,7 +12,9 @@ use crate::payload::{Maker, Stamp};
 use crate::schedule::Schedule;
 use crate::tally::{histogram, record};
 use hdrhistogram::Histogram;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Publications after which answers are collected.
@@ -117,8 +119,28 @@ impl Plan {
     }
 }
 
+/// Publishes the plan from a thread of its own.
+pub(crate) fn start(
+    plan: Plan,
+    outlet: Box<dyn Outlet>,
+    progress: &Arc<Progress>,
+) -> Result<JoinHandle<Outcome>, String> {
+    let theirs = Arc::clone(progress);
+    std::thread::Builder::new()
+        .name("publisher".to_owned())
+        .spawn(move || run(&plan, outlet, &theirs))
+        .map_err(|error| format!("thread: {error}"))
+}
+
+/// What came of it, when the thread has ended.
+pub(crate) fn end(thread: JoinHandle<Outcome>) -> Result<Outcome, String> {
+    thread
+        .join()
+        .map_err(|_| "the publisher panicked".to_owned())
+}
+
 /// Publishes the plan.
-pub(crate) fn run(plan: &Plan, outlet: Box<dyn Outlet>, progress: &Progress) -> Outcome {
+fn run(plan: &Plan, outlet: Box<dyn Outlet>, progress: &Progress) -> Outcome {
     let mut publisher = Publisher {
         plan,
         outlet,
@@ -299,7 +321,6 @@ mod tests {
     use super::*;
     use crate::schedule::Schedule;
     use std::collections::VecDeque;
-    use std::sync::Arc;
 
     /// A server that confirms and hands out no places, as most do.
     #[derive(Default)]

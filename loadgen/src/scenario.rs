@@ -18,7 +18,6 @@ use crate::options::{
     Abuse, Chat as ChatOptions, Churn, Clients, Fanout, Idle, Observe, Output, Pace, Protocol,
     Publications, Storm,
 };
-use crate::outlet::Outlet;
 use crate::publisher::{self, Outcome, Plan};
 use crate::report::{BackReport, DeliveryReport, HoldReport, PublishReport, Report, ranges};
 use crate::schedule::Schedule;
@@ -29,7 +28,6 @@ use crate::worker::{Chat, Totals};
 use flow::Flow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long after the last expected delivery repeated ones are waited for.
@@ -341,7 +339,7 @@ impl Stage {
                     conduct.clients.rooms(),
                     Some(&conduct.clients),
                 )?;
-                Some((plan.clone(), start_publishing(plan, outlet, &progress)?))
+                Some((plan.clone(), publisher::start(plan, outlet, &progress)?))
             }
             _ => None,
         };
@@ -377,22 +375,20 @@ impl Stage {
                 (true, true) => Phase::CoolDown,
             };
             let fleet = &self.fleet;
-            let is_new = self.recorder.tick(fleet, || Now {
-                phase,
-                published: progress.published.load(Relaxed) + fleet.counts().published,
-                late_ns: progress.late_ns_max.swap(0, Relaxed),
+            self.watch.tick(|| {
+                let now = Now::of(fleet, phase);
+                Now {
+                    published: now.published + progress.published.load(Relaxed),
+                    late_ns: progress.late_ns_max.swap(0, Relaxed),
+                    ..now
+                }
             });
-            if is_new {
-                self.view.show(self.recorder.latest());
-            }
             if publishing
                 .as_ref()
                 .is_some_and(|(_, thread)| thread.is_finished())
                 && let Some((plan, thread)) = publishing.take()
             {
-                let done = thread
-                    .join()
-                    .map_err(|_| "the publisher panicked".to_owned())?;
+                let done = publisher::end(thread)?;
                 flow.published_all(&self.fleet, done.published);
                 outcome = Some((plan, done));
             }
@@ -432,16 +428,4 @@ impl Stage {
             },
         ))
     }
-}
-
-fn start_publishing(
-    plan: Plan,
-    outlet: Box<dyn Outlet>,
-    progress: &Arc<publisher::Progress>,
-) -> Result<JoinHandle<Outcome>, String> {
-    let theirs = Arc::clone(progress);
-    std::thread::Builder::new()
-        .name("publisher".to_owned())
-        .spawn(move || publisher::run(&plan, outlet, &theirs))
-        .map_err(|error| format!("thread: {error}"))
 }

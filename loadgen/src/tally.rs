@@ -159,6 +159,8 @@ pub(crate) struct Tally {
     pub(crate) published: u64,
     /// Of those, publications that the server refused.
     pub(crate) refused: u64,
+    /// The code of the first refusal.
+    pub(crate) refusal: Option<u32>,
     /// Publications that came for the first time, in order or late.
     pub(crate) delivered: u64,
     /// Publications that never came to a subscriber.
@@ -216,6 +218,7 @@ impl Tally {
             retries: BTreeMap::new(),
             published: 0,
             refused: 0,
+            refusal: None,
             connect_latency: histogram(2),
             back_latency: histogram(2),
             loop_lag: histogram(2),
@@ -302,6 +305,7 @@ impl Tally {
         }
         self.published += other.published;
         self.refused += other.refused;
+        self.refusal = self.refusal.or(other.refusal);
         for (failure, count) in &other.failures {
             *self.failures.entry(*failure).or_default() += count;
         }

@@ -79,22 +79,19 @@ impl View {
 }
 
 fn line(point: &Point, connections: u64) -> String {
-    let mut line = format!(
-        "{:>4} s  {:<9} {} of {} connections",
-        point.second,
-        point.phase.name(),
-        grouped(point.connections),
-        grouped(connections)
-    );
-    if point.phase != Phase::Ramp {
-        // Writing to a string cannot fail.
-        let _ = write!(
+    let (connections, there) = (grouped(connections), grouped(point.connections));
+    let (published, delivered) = (grouped(point.published), grouped(point.delivered));
+    let mut line = format!("{:>4} s  {:<9} ", point.second, point.phase.name());
+    // Writing to a string cannot fail.
+    let _ = match (connections.as_str(), point.phase) {
+        // `publish` has no clients.
+        ("0", _) => write!(line, "{published} published"),
+        (_, Phase::Ramp) => write!(line, "{there} of {connections} connections"),
+        _ => write!(
             line,
-            ", {} published, {} delivered",
-            grouped(point.published),
-            grouped(point.delivered)
-        );
-    }
+            "{there} of {connections} connections, {published} published, {delivered} delivered"
+        ),
+    };
     if let Some(ms) = point.p99_ms.or(point.max_ms) {
         let name = if point.p99_ms.is_some() { "p99" } else { "max" };
         let _ = write!(line, ", {name} {ms:.2} ms");

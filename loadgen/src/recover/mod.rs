@@ -13,18 +13,21 @@ mod worker;
 
 pub(crate) use report::RecoveryReport;
 
+use crate::course::{Now, Phase};
 use crate::fleet::POLL;
 use crate::host;
 use crate::options::Recover;
 use crate::outlet::{Outlet, UpstreamOutlet};
 use crate::publisher::{self, Outcome, Plan};
-use crate::report::{LoadgenReport, PublishReport, Report, ServerReport, grouped};
+use crate::report::{LoadgenReport, PublishReport, Report, ServerReport};
 use crate::schedule::Schedule;
 use crate::target;
+use crate::watch::Watch;
 use client::Context;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tally::Tally;
@@ -58,6 +61,7 @@ pub(crate) fn run(options: &Recover) -> Result<Report, String> {
     );
     std::thread::sleep(AFTERMATH);
     let tally = workers.finish()?;
+    let course = workers.watch.finish();
 
     let publish = PublishReport::new(&plan, &outcome).with_rooms(&outcome);
     let recovery = RecoveryReport::new(options, &tally);
@@ -68,6 +72,7 @@ pub(crate) fn run(options: &Recover) -> Result<Report, String> {
         recovery: Some(recovery),
         server: ServerReport::between([server_before, server_begin, server_end], delivered),
         loadgen: LoadgenReport::between(&own_begin, &own_end, delivered),
+        course,
         ..Report::empty()
     })
 }
@@ -91,7 +96,9 @@ fn plan(options: &Recover) -> Result<Plan, String> {
 /// The running workers.
 struct Workers {
     running: Vec<(Arc<Progress>, JoinHandle<io::Result<Tally>>)>,
-    ticker: Ticker,
+    watch: Watch,
+    /// Publications handed over.
+    published: u64,
 }
 
 impl Workers {
@@ -125,14 +132,21 @@ impl Workers {
         });
         Ok(Self {
             running: running.collect::<Result<_, String>>()?,
-            ticker: Ticker::new(),
+            watch: Watch::new(
+                channel().1,
+                host::read_own()?,
+                options.clients.into(),
+                &options.observe,
+                &options.output,
+            )?,
+            published: 0,
         })
     }
 
     fn wait_subscribed(&mut self, options: &Recover) -> Result<(), String> {
         let wanted = u64::from(options.clients);
         let back = |progress: &Progress| u64::from(progress.back.load(Relaxed));
-        if self.wait("subscribed", wanted, options.grace, back)? {
+        if self.wait(Phase::Ramp, wanted, options.grace, back)? {
             return Ok(());
         }
         let why = self.finish()?;
@@ -150,29 +164,27 @@ impl Workers {
     /// Publishes the plan while the workers drop clients.
     fn publish(&mut self, plan: &Plan, outlet: Box<dyn Outlet>) -> Result<Outcome, String> {
         let progress = Arc::new(publisher::Progress::default());
-        let (theirs, their_plan) = (Arc::clone(&progress), plan.clone());
-        let publishing = std::thread::Builder::new()
-            .name("publisher".to_owned())
-            .spawn(move || publisher::run(&their_plan, outlet, &theirs))
-            .map_err(|error| format!("thread: {error}"))?;
+        let publishing = publisher::start(plan.clone(), outlet, &progress)?;
         while !publishing.is_finished() {
             self.check_alive()?;
-            let delivered = self.sum(|progress| progress.delivered.load(Relaxed));
-            let drops = self.sum(|progress| progress.drops.load(Relaxed));
-            let back = self.sum(|progress| u64::from(progress.back.load(Relaxed)));
-            self.ticker.tick_rate(delivered, |rate| {
-                format!(
-                    "recover: {} published, {} delivered, {rate} per second, {} drops, {back} clients there",
-                    grouped(progress.published.load(Relaxed)),
-                    grouped(delivered),
-                    grouped(drops),
-                )
-            });
+            self.tick(Phase::Steady, &progress);
             std::thread::sleep(POLL);
         }
-        publishing
-            .join()
-            .map_err(|_| "the publisher panicked".to_owned())
+        self.published = progress.published.load(Relaxed);
+        publisher::end(publishing)
+    }
+
+    fn tick(&mut self, phase: Phase, progress: &publisher::Progress) {
+        let (delivered, back) = (
+            self.sum(|progress| progress.delivered.load(Relaxed)),
+            self.sum(|progress| u64::from(progress.back.load(Relaxed))),
+        );
+        self.watch.tick(|| Now {
+            phase,
+            connections: back,
+            delivered,
+            ..Now::of_publisher(progress)
+        });
     }
 
     /// Has the workers drop nobody any more and waits until all clients are at the end of their rooms,
@@ -185,7 +197,7 @@ impl Workers {
         });
         let at_end = |progress: &Progress| u64::from(progress.at_end.load(Relaxed));
         self.wait(
-            "at the end",
+            Phase::CoolDown,
             u64::from(options.clients),
             options.grace,
             at_end,
@@ -196,12 +208,14 @@ impl Workers {
     /// Waits until `count` is `wanted`; whether it came to that before it stood still for `grace`.
     fn wait(
         &mut self,
-        what: &str,
+        phase: Phase,
         wanted: u64,
         grace: Duration,
         count: impl Fn(&Progress) -> u64,
     ) -> Result<bool, String> {
         let (mut last, mut changed) = (0, Instant::now());
+        let published = publisher::Progress::default();
+        published.published.store(self.published, Relaxed);
         loop {
             let now = self.sum(&count);
             if now != last {
@@ -211,9 +225,7 @@ impl Workers {
                 return Ok(now == wanted);
             }
             self.check_alive()?;
-            self.ticker.tick_rate(now, |_| {
-                format!("recover: {now} of {wanted} clients {what}")
-            });
+            self.tick(phase, &published);
             std::thread::sleep(POLL);
         }
     }
@@ -246,35 +258,5 @@ impl Workers {
             all.merge(&result.map_err(|error| format!("a worker: {error}"))?);
         }
         Ok(all)
-    }
-}
-
-/// One line on standard error per second.
-struct Ticker {
-    started: Instant,
-    last: Instant,
-    last_count: u64,
-}
-
-impl Ticker {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            started: now,
-            last: now,
-            last_count: 0,
-        }
-    }
-
-    /// `line` is given the growth of `count` per second since the last line.
-    fn tick_rate(&mut self, count: u64, line: impl FnOnce(String) -> String) {
-        let since = self.last.elapsed();
-        if since >= Duration::from_secs(1) {
-            let grown = count.saturating_sub(self.last_count);
-            let rate = grouped((grown as f64 / since.as_secs_f64()) as u64);
-            eprintln!("{:>4} s  {}", self.started.elapsed().as_secs(), line(rate));
-            self.last = Instant::now();
-            self.last_count = count;
-        }
     }
 }

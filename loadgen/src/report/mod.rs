@@ -28,7 +28,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// Version of the JSON object; raised when a field changes its meaning or goes.
-pub(crate) const SCHEMA_VERSION: u32 = 2;
+pub(crate) const SCHEMA_VERSION: u32 = 3;
 
 /// Share of its time that a worker may be busy or kept waiting for a core before it counts as the
 /// bottleneck.
@@ -478,6 +478,7 @@ impl PublishReport {
             per_second: per_second(tally.published, seconds),
             late_ms_max: late.max_ms.unwrap_or(0.0),
             late_ms_p99: late.p99_ms,
+            error: tally.refusal.map(|code| format!("error {code}")),
             ..Self::default()
         }
     }

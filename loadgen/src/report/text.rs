@@ -198,6 +198,10 @@ fn write_server(f: &mut fmt::Formatter<'_>, server: &ServerReport) -> fmt::Resul
         ("connect", &server.connect_cpu, server.connect_cpu_us_each),
         ("run", &server.run_cpu, server.run_cpu_us_each),
     ] {
+        // Scenarios without a part of their own for connecting have nothing there.
+        if cpu.seconds == 0.0 {
+            continue;
+        }
         let each = us_each.map_or(String::new(), |us| format!(", {us:.2} µs each"));
         writeln!(
             f,

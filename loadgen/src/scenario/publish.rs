@@ -1,11 +1,16 @@
 //! `publish`: publications without subscribers, until the last to every room has its place.
 
+use crate::course::Now;
+use crate::fleet::POLL;
 use crate::host;
 use crate::options::{Ack, Publish};
 use crate::outlet::{Confirm, UpstreamOutlet};
 use crate::publisher::{self, Plan};
 use crate::report::{LoadgenReport, PublishReport, Report, ServerReport, WorkerReport};
 use crate::schedule::Schedule;
+use crate::watch::Watch;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 /// Publishes to rooms without subscribers.
 pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
@@ -26,11 +31,18 @@ pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
     };
     plan.settles_rooms = true;
     let outlet = UpstreamOutlet::connect(publications.upstream, publications.key(), options.rooms)?;
-    let progress = publisher::Progress::default();
+    let progress = Arc::new(publisher::Progress::default());
     let pids = &options.observe.server_pid;
     let server_before = host::read_all(pids)?;
     let own_before = host::read_own()?;
-    let outcome = publisher::run(&plan, Box::new(outlet), &progress);
+    let (observe, output) = (&options.observe, &options.output);
+    let mut watch = Watch::new(channel().1, own_before, 0, observe, output)?;
+    let publishing = publisher::start(plan.clone(), Box::new(outlet), &progress)?;
+    while !publishing.is_finished() {
+        watch.tick(|| Now::of_publisher(&progress));
+        std::thread::sleep(POLL);
+    }
+    let outcome = publisher::end(publishing)?;
     let server_after = host::read_all(pids)?;
     let own_after = host::read_own()?;
 
@@ -50,6 +62,7 @@ pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
             )],
             ..LoadgenReport::between(&own_before, &own_after, outcome.published)
         },
+        course: watch.finish(),
         ..Report::empty()
     })
 }

@@ -1,6 +1,6 @@
 //! A run with its connections up: what is read of both ends, and what a report of it has in any case.
 
-use crate::course::{Now, Phase, Point, Recorder};
+use crate::course::{Now, Phase, Point};
 use crate::fleet::{Finished, Fleet, POLL, Work};
 use crate::host::{self, Cpu, Reading};
 use crate::options::{Clients, Observe, Output};
@@ -8,7 +8,7 @@ use crate::report::{
     ConnectReport, CpuReport, Latency, LoadgenReport, Report, ServerReport, WorkerReport,
 };
 use crate::tally::Tally;
-use crate::view::View;
+use crate::watch::Watch;
 use crate::worker::Totals;
 use std::time::Instant;
 
@@ -16,8 +16,7 @@ use std::time::Instant;
 pub(crate) struct Stage {
     pub(crate) fleet: Fleet,
     readings: Readings,
-    pub(super) recorder: Recorder,
-    pub(super) view: View,
+    pub(super) watch: Watch,
     server_pids: Vec<u32>,
 }
 
@@ -66,28 +65,19 @@ impl Stage {
         output: &Output,
     ) -> Result<Self, String> {
         let mut fleet = Fleet::start(clients, work)?;
-        let mut recorder = Recorder::new(&mut fleet, observe)?;
-        let mut view = View::new(output, u64::from(clients.connections));
+        let (intervals, own_before) = (fleet.take_intervals(), fleet.read()?.process);
+        let connections = clients.connections.into();
+        let mut watch = Watch::new(intervals, own_before, connections, observe, output)?;
         let server_before = host::read_all(&observe.server_pid)?;
-        let own_before = fleet.read()?.process;
         fleet.begin();
-        let mut tick = |fleet: &Fleet, phase| {
-            let now = Now {
-                phase,
-                ..Now::default()
-            };
-            if recorder.tick(fleet, || now) {
-                view.show(recorder.latest());
-            }
-        };
         fleet.wait_connected(clients.connect_timeout + clients.ramp, |fleet| {
-            tick(fleet, Phase::Ramp);
+            watch.tick(|| Now::of(fleet, Phase::Ramp));
         })?;
         // CPU of connecting is read at once, memory when buffers had time to be freed.
         let server_cpu = host::read_all(&observe.server_pid)?;
         let settled = Instant::now() + clients.settle;
         while Instant::now() < settled {
-            tick(&fleet, Phase::Settle);
+            watch.tick(|| Now::of(&fleet, Phase::Settle));
             std::thread::sleep(POLL);
         }
         let server_settled = host::read_all(&observe.server_pid)?;
@@ -103,13 +93,12 @@ impl Stage {
             server_connected,
             own_before,
             own_connected: fleet.read()?.process,
-            socket_bytes: host::read_sockets().map(|(_, bytes)| bytes),
+            socket_bytes: host::read_socket_bytes(),
         };
         Ok(Self {
             fleet,
             readings,
-            recorder,
-            view,
+            watch,
             server_pids: observe.server_pid.clone(),
         })
     }
@@ -129,11 +118,10 @@ impl Stage {
     /// Ends the connections.
     pub(crate) fn finish(self, totals: &Totals) -> Result<Ending, String> {
         let finished = self.fleet.finish(totals)?;
-        self.view.close();
         Ok(Ending {
             finished,
             readings: self.readings,
-            course: self.recorder.finish(),
+            course: self.watch.finish(),
         })
     }
 }

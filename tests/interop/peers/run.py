@@ -20,8 +20,7 @@ ROOT = HERE.parents[2]
 LOADGEN = os.environ.get("LOADGEN", str(ROOT / "target/release/loadgen"))
 RINGCAST = os.environ.get("RINGCAST", str(ROOT / "target/release/ringcast"))
 PORT = 29300
-CHAT = ["--connections", "40", "--rooms", "8", "--rate", "200", "--duration", "2s"]
-FANOUT = CHAT
+LOAD = ["--connections", "40", "--rooms", "8", "--rate", "200", "--duration", "2s"]
 BY_CLIENT = ["--publish-by", "websocket"]
 
 
@@ -87,10 +86,10 @@ def nats(directory):
         publish = ["--publish-by", "nats", "--publish-to", f"127.0.0.1:{PORT}"]
         window = ["--window", "4"]
         return all([
-            check("NATS, fanout", "fanout", PORT + 1, "--protocol", "nats", *publish, *FANOUT),
-            check("NATS, fanout with a window", "fanout", PORT + 1, "--protocol", "nats", *publish, *window, *FANOUT),
-            check("NATS, fanout by a client", "fanout", PORT + 1, "--protocol", "nats", *BY_CLIENT, *FANOUT),
-            check("NATS, chat", "chat", PORT + 1, "--protocol", "nats", *CHAT),
+            check("NATS, fanout", "fanout", PORT + 1, "--protocol", "nats", *publish, *LOAD),
+            check("NATS, fanout with a window", "fanout", PORT + 1, "--protocol", "nats", *publish, *window, *LOAD),
+            check("NATS, fanout by a client", "fanout", PORT + 1, "--protocol", "nats", *BY_CLIENT, *LOAD),
+            check("NATS, chat", "chat", PORT + 1, "--protocol", "nats", *LOAD),
         ])
 
 
@@ -132,7 +131,7 @@ def nchan(directory):
     with Server([command, "-c", str(config), "-p", str(directory)], PORT + 4):
         publish = ["--publish-by", "nchan", "--publish-to", f"http://127.0.0.1:{PORT + 4}/pub/{{room}}"]
         return check(
-            "nginx with nchan, fanout", "fanout", PORT + 4, "--protocol", "topic", "--path", "/sub/{room}", *publish, *FANOUT
+            "nginx with nchan, fanout", "fanout", PORT + 4, "--protocol", "topic", "--path", "/sub/{room}", *publish, *LOAD
         )
 
 
@@ -147,8 +146,8 @@ def node(script, port, checks):
 def socket_io(_):
     port = PORT + 5
     return node("socket_io.mjs", port, [
-        ("Socket.IO, chat", "chat", port, "--protocol", "socket-io", *CHAT),
-        ("Socket.IO, fanout by a client", "fanout", port, "--protocol", "socket-io", *BY_CLIENT, *FANOUT),
+        ("Socket.IO, chat", "chat", port, "--protocol", "socket-io", *LOAD),
+        ("Socket.IO, fanout by a client", "fanout", port, "--protocol", "socket-io", *BY_CLIENT, *LOAD),
     ])
 
 
@@ -156,8 +155,8 @@ def ws(_):
     port = PORT + 6
     alone = ["--connections", "40", "--rooms", "40", "--rate", "200", "--duration", "2s"]
     return node("ws_topic.mjs", port, [
-        ("ws, topic in the path, chat", "chat", port, "--protocol", "topic", "--path", "/", *CHAT),
-        ("ws, topic in the path, fanout by clients", "fanout", port, "--protocol", "topic", "--path", "/", *BY_CLIENT, *FANOUT),
+        ("ws, topic in the path, chat", "chat", port, "--protocol", "topic", "--path", "/", *LOAD),
+        ("ws, topic in the path, fanout by clients", "fanout", port, "--protocol", "topic", "--path", "/", *BY_CLIENT, *LOAD),
         ("ws, echo, chat", "chat", port, "--protocol", "echo", "--path", "/echo", *alone),
     ])
 
@@ -175,12 +174,12 @@ def ringcast(_):
         for protocol in ["centrifugo-json", "centrifugo-protobuf"]:
             results += [
                 check(f"Ringcast, {protocol}, upstream", "fanout", listen, "--protocol", protocol,
-                      "--upstream", f"127.0.0.1:{upstream}", *FANOUT),
-                check(f"Ringcast, {protocol}, HTTP API", "fanout", listen, "--protocol", protocol, *api, *FANOUT),
-                check(f"Ringcast, {protocol}, a client", "fanout", listen, "--protocol", protocol, *BY_CLIENT, *FANOUT),
+                      "--upstream", f"127.0.0.1:{upstream}", *LOAD),
+                check(f"Ringcast, {protocol}, HTTP API", "fanout", listen, "--protocol", protocol, *api, *LOAD),
+                check(f"Ringcast, {protocol}, a client", "fanout", listen, "--protocol", protocol, *BY_CLIENT, *LOAD),
                 check(f"Ringcast, {protocol}, a client with a window", "fanout", listen, "--protocol", protocol,
-                      *BY_CLIENT, "--window", "4", *FANOUT),
-                check(f"Ringcast, {protocol}, chat", "chat", listen, "--protocol", protocol, *CHAT),
+                      *BY_CLIENT, "--window", "4", *LOAD),
+                check(f"Ringcast, {protocol}, chat", "chat", listen, "--protocol", protocol, *LOAD),
             ]
         return all(results)
 
