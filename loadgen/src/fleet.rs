@@ -7,13 +7,14 @@ mod remote;
 mod serve;
 mod threads;
 
-pub(crate) use remote::ProcessReport;
+pub(crate) use remote::{ProcessReport, join_processes};
 pub(crate) use serve::serve;
 
 use crate::host;
 use crate::options::Clients;
 use crate::peer::{Context, Publishers};
 use crate::rooms::{members_max, publications_of};
+use crate::schedule::Schedule;
 use crate::tally::{Interval, Tally};
 use crate::target;
 use crate::worker::{Chat, Totals};
@@ -49,6 +50,8 @@ pub(crate) struct Fleet {
 pub(crate) struct Work {
     /// Run number in the payloads.
     pub(crate) run: u16,
+    /// When publications to the rooms in turn are due, if there is one publisher.
+    pub(crate) schedule: Option<Arc<Schedule>>,
     /// What clients publish, if they do.
     pub(crate) chat: Option<Arc<Chat>>,
     /// Mean life of a connection, once [`Fleet::churn`] is called.
@@ -86,6 +89,11 @@ trait Member {
         0
     }
 
+    /// Whether its process is not this one.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// What there is to say of its process, if that is not this one.
     fn describe(&self) -> Option<ProcessReport> {
         None
@@ -110,6 +118,8 @@ pub(crate) struct Finished {
     pub(crate) tally: Tally,
     /// The processes that held connections, unless that was this one alone.
     pub(crate) processes: Vec<ProcessReport>,
+    /// Most that two of their clocks may differ by, and with them a latency, milliseconds; `None` on one clock.
+    pub(crate) clock_error_ms: Option<f64>,
     ended: Vec<Box<dyn Ended>>,
 }
 
@@ -208,11 +218,7 @@ impl Fleet {
         for member in &self.members {
             all.add(member.read()?);
         }
-        if self
-            .members
-            .iter()
-            .any(|member| member.describe().is_some())
-        {
+        if self.members.iter().any(|member| member.is_remote()) {
             all.process.add(&host::read_own()?);
         }
         Ok(all)
@@ -223,7 +229,7 @@ impl Fleet {
         self.order(&Order::Measure { from_ns, to_ns });
     }
 
-    /// Clients publish, on a schedule that starts at `start_ns`.
+    /// Publications flow, on a schedule that starts at `at_ns`.
     pub(crate) fn publish_from(&self, at_ns: u64) {
         self.order(&Order::PublishFrom { at_ns });
     }
@@ -288,9 +294,11 @@ impl Fleet {
             member.stop(totals);
         }
         let processes = self.members.iter().filter_map(|member| member.describe());
+        let processes: Vec<_> = processes.collect();
         let mut finished = Finished {
             tally: Tally::new(),
-            processes: processes.collect(),
+            clock_error_ms: clock_error_ms(&processes),
+            processes,
             ended: Vec::new(),
         };
         for member in self.members {
@@ -311,6 +319,14 @@ impl Fleet {
     pub(crate) fn check(&self) -> Result<(), String> {
         self.members.iter().try_for_each(|member| member.check())
     }
+}
+
+/// Most that two clocks may differ by: where clients publish, a publication is from one host to another.
+fn clock_error_ms(processes: &[ProcessReport]) -> Option<f64> {
+    let clocks = processes.iter().filter_map(|process| process.clock);
+    let mut errors: Vec<_> = clocks.map(|clock| clock.error_ms).collect();
+    errors.sort_by(f64::total_cmp);
+    errors.iter().rev().take(2).copied().reduce(|a, b| a + b)
 }
 
 /// The parts of `count` processes: connections and source addresses, as even as they go.

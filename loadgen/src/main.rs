@@ -1,7 +1,7 @@
 //! Load generator and delivery checker for Ringcast and its peers.
 //!
-//! One process holds all client connections, on rings of the broker's own driver, and publishes. Every
-//! upgrade is verified and every delivery is checked: nothing is sampled. Both ends of the load may run on
+//! One process, or several, hold all client connections, on rings of the broker's own driver, and one
+//! publishes. Every upgrade is verified and every delivery is checked: nothing is sampled. Both ends of the load may run on
 //! one host; the report says whether this end was short of CPU.
 
 mod abuse;
@@ -52,13 +52,13 @@ const SLOW_PERMILLE: u32 = 50;
 const ROOM_MEMBERS: u32 = 10;
 
 fn main() -> ExitCode {
-    match execute(Options::parse().command, std::env::args().collect()) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("loadgen: {error}");
-            ExitCode::from(NO_RUN)
-        }
-    }
+    let executed = execute(Options::parse().command, std::env::args().collect());
+    let code = executed.unwrap_or_else(|error| {
+        eprintln!("loadgen: {error}");
+        NO_RUN
+    });
+    fleet::join_processes();
+    ExitCode::from(code)
 }
 
 /// Does what `command` says, which `arguments` stand for.

@@ -14,6 +14,9 @@
 /// Bytes of the smallest payload.
 pub(crate) const PAYLOAD_BYTES_MIN: usize = 64;
 
+/// Bytes of the largest.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+
 const RUN: usize = 3;
 const ROOM: usize = 7;
 const NUMBER: usize = 13;

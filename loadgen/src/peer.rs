@@ -190,19 +190,20 @@ impl Peer {
         self.leave(misses)
     }
 
-    /// Ends it on purpose: nothing more is expected. What is missing until now.
-    pub(crate) fn drop_out(&mut self) -> u64 {
-        let gaps = match &self.seen {
+    /// What is missing between what came.
+    pub(crate) fn gaps(&self) -> u64 {
+        match &self.seen {
             Seen::One(order) => u64::from(order.gaps()),
             Seen::Members(members) => {
                 let gaps = members.orders.iter().map(|order| u64::from(order.gaps()));
                 gaps.sum()
             }
-        };
-        match self.leave(false) {
-            Stage::Subscribed | Stage::Gone { misses: true } => gaps,
-            _ => 0,
         }
+    }
+
+    /// Ends it on purpose: nothing more is expected.
+    pub(crate) fn drop_out(&mut self) {
+        self.leave(false);
     }
 
     fn leave(&mut self, misses: bool) -> Stage {
@@ -610,7 +611,8 @@ mod tests {
         for number in [7, 9] {
             run.feed(&publication(number)).unwrap();
         }
-        assert_eq!(run.peer.drop_out(), 1);
+        assert_eq!(run.peer.gaps(), 1);
+        run.peer.drop_out();
         assert_eq!(run.peer.lost(1, |_| 20), 0);
     }
 
@@ -621,7 +623,8 @@ mod tests {
             run.feed(&publication(number)).unwrap();
         }
         run.peer.end();
-        assert_eq!(run.peer.drop_out(), 1);
+        assert_eq!(run.peer.gaps(), 1);
+        run.peer.drop_out();
     }
 
     #[test]

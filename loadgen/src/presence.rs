@@ -10,7 +10,6 @@ use crate::publisher;
 use crate::report::{PresenceReport, Report};
 use crate::rooms::room_of;
 use crate::scenario::{Marks, Stage};
-use crate::schedule::Schedule;
 use crate::target;
 use crate::upgrade::{self, Numbers};
 use crate::worker::Totals;
@@ -37,6 +36,7 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
     target::check(clients.target)?;
     let work = Work {
         run: publisher::run_number(),
+        schedule: None,
         chat: None,
         life: None,
     };
@@ -48,11 +48,6 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
             .map_err(|error| format!("presence: {error}"))
     };
     let there = ask(rooms)?;
-    let nothing = Totals::InTurn {
-        published: 0,
-        schedule: Schedule::closed(0),
-        start_ns: 0,
-    };
     let end = stage.mark()?;
     let marks = Marks {
         first_ns: 0,
@@ -60,7 +55,7 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
         over: end.clone(),
         end,
     };
-    let mut ending = stage.finish(&nothing)?;
+    let mut ending = stage.finish(&Totals::nothing())?;
     let report = ending.report(&clients, &marks);
     let tally = ending.finished.join();
     let left = Instant::now();

@@ -149,7 +149,11 @@ fn run(plan: &Plan, outlet: Box<dyn Outlet>, progress: &Progress) -> Outcome {
         closing_request: None,
         settled: vec![false; plan.rooms as usize],
     };
-    let start_ns = host::now_ns().max(plan.start_ns);
+    // A schedule that is behind from its beginning is so for all: others count from its start too.
+    let start_ns = match plan.start_ns {
+        0 => host::now_ns(),
+        at_ns => at_ns,
+    };
     if let Err(error) = publisher.run(start_ns, progress) {
         publisher.outcome.error.get_or_insert(error);
     }

@@ -221,6 +221,7 @@ impl Conduct<'_> {
             run: plan
                 .as_ref()
                 .map_or_else(publisher::run_number, |plan| plan.run),
+            schedule: plan.as_ref().map(|plan| Arc::new(plan.schedule.clone())),
             chat: match &self.load {
                 Load::Clients(chat, _) => Some(Arc::clone(chat)),
                 _ => None,
@@ -317,6 +318,14 @@ impl Stage {
         conduct: &Conduct<'_>,
         plan: Option<Plan>,
     ) -> Result<(Run, Marks), String> {
+        let outlet = match &conduct.load {
+            Load::Outlet(publications, _) => Some(target::outlet(
+                publications,
+                conduct.clients.rooms(),
+                Some(&conduct.clients),
+            )?),
+            _ => None,
+        };
         let first_ns = host::now_ns() + self.fleet.lead_ns();
         let (steady, grace) = match &conduct.load {
             Load::Hold(hold) => {
@@ -331,26 +340,19 @@ impl Stage {
         };
         self.fleet.measure(steady);
         let progress = Arc::new(publisher::Progress::default());
-        let mut publishing = match (&conduct.load, plan) {
-            (Load::Outlet(publications, _), Some(mut plan)) => {
+        let mut publishing = match (outlet, plan) {
+            (Some(outlet), Some(mut plan)) => {
                 plan.start_ns = first_ns;
-                let outlet = target::outlet(
-                    publications,
-                    conduct.clients.rooms(),
-                    Some(&conduct.clients),
-                )?;
                 Some((plan.clone(), publisher::start(plan, outlet, &progress)?))
             }
             _ => None,
         };
-        if let Load::Clients(..) = &conduct.load {
-            self.fleet.publish_from(first_ns);
-        }
+        self.fleet.publish_from(first_ns);
         if let Trouble::Churn(_) = conduct.trouble {
             self.fleet.churn();
         }
 
-        let mut flow = Flow::new(conduct, &self.fleet, steady, grace);
+        let mut flow = Flow::new(conduct, &self.fleet, first_ns, steady, grace);
         let (mut begin, mut end) = (self.mark()?, None);
         let mut is_steady = false;
         let mut outcome = None;
@@ -407,11 +409,7 @@ impl Stage {
                 schedule: plan.schedule.clone(),
                 start_ns: first_ns,
             },
-            (None, None) => Totals::InTurn {
-                published: 0,
-                schedule: Schedule::closed(0),
-                start_ns: first_ns,
-            },
+            (None, None) => Totals::nothing(),
         };
         let run = Run {
             outcome,

@@ -92,7 +92,10 @@ impl Schedule {
 
     /// Whether it is one that this program makes: it may have come from another process.
     pub(crate) fn is_sound(&self) -> bool {
-        self.burst > 0 && self.segments.iter().all(|segment| segment.rate.0 > 0.0)
+        let starts = self.segments.iter().map(|segment| segment.first);
+        self.burst > 0
+            && starts.is_sorted()
+            && self.segments.iter().all(|segment| segment.rate.0 > 0.0)
     }
 
     /// Publications in all.

@@ -138,7 +138,7 @@ pub(crate) fn histogram(digits: u8) -> Histogram<u64> {
 /// Counts of one worker, or of all.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// The steady phase, nanoseconds: of what is due in it the latency is measured.
+    /// The steady phase, nanoseconds: of what is due in it the latency is measured. Nothing before it is known.
     pub(crate) steady_ns: (u64, u64),
     /// Since the last [`Tally::take_interval`].
     #[serde(skip, default = "Interval::new")]
@@ -163,6 +163,8 @@ pub(crate) struct Tally {
     pub(crate) refusal: Option<u32>,
     /// Publications that came for the first time, in order or late.
     pub(crate) delivered: u64,
+    /// Longest latency of any publication, from when it was due, nanoseconds.
+    pub(crate) latency_ns_max: u64,
     /// Publications that never came to a subscriber.
     pub(crate) lost: u64,
     /// Publications that came again.
@@ -211,7 +213,7 @@ impl Tally {
     /// All zero.
     pub(crate) fn new() -> Self {
         Self {
-            steady_ns: (0, u64::MAX),
+            steady_ns: (u64::MAX, u64::MAX),
             interval: Interval::new(),
             dropped: 0,
             back: 0,
@@ -226,6 +228,7 @@ impl Tally {
             subscribed: 0,
             failures: BTreeMap::new(),
             delivered: 0,
+            latency_ns_max: 0,
             lost: 0,
             duplicated: 0,
             reordered: 0,
@@ -260,6 +263,7 @@ impl Tally {
         let sent_ns = stamp.due_ns + u64::from(stamp.delay_us) * 1_000;
         let due = now_ns.saturating_sub(stamp.due_ns);
         record(&mut self.interval.latency, due);
+        self.latency_ns_max = self.latency_ns_max.max(due);
         let (begin_ns, end_ns) = self.steady_ns;
         if (begin_ns..end_ns).contains(&stamp.due_ns) {
             record(&mut self.due_latency, due);
@@ -310,6 +314,7 @@ impl Tally {
             *self.failures.entry(*failure).or_default() += count;
         }
         self.delivered += other.delivered;
+        self.latency_ns_max = self.latency_ns_max.max(other.latency_ns_max);
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;

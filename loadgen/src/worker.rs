@@ -39,6 +39,9 @@ pub(crate) const CONNECTIONS_PER_WORKER: u32 = 15_000;
 
 /// How long a worker sleeps at most when nothing happens.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
+/// What was due less than this and twice the longest latency before a peer leaves may be on its way,
+/// nanoseconds.
+const ON_ITS_WAY_NS: u64 = 500_000_000;
 /// How long until a connect is tried again that found no free slot, nanoseconds.
 const SLOT_WAIT_NS: u64 = 1_000_000;
 
@@ -69,6 +72,8 @@ pub(crate) struct Share {
     pub(crate) ramp_ns: u64,
     /// Mean life of a connection, nanoseconds; `None`: for ever.
     pub(crate) life_ns: Option<u64>,
+    /// When publications to the rooms in turn are due, if there is one publisher.
+    pub(crate) schedule: Option<Arc<Schedule>>,
     /// When clients publish: publication k of the run is due to connection k modulo all.
     pub(crate) chat: Option<Arc<Chat>>,
     /// What its peers need to know.
@@ -125,7 +130,7 @@ fn set_up(
     progress
         .tid
         .store(rustix::thread::gettid().as_raw_pid() as u32, Relaxed);
-    while !progress.start.load(Acquire) {
+    while !progress.start.load(Acquire) && !progress.stop.load(Acquire) {
         std::thread::park();
     }
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), share.worker);
@@ -139,6 +144,11 @@ fn set_up(
         there: 0,
         started_ns: host::now_ns(),
         now_ns: host::now_ns(),
+        schedule_ns: 0,
+        slots: match share.chat {
+            Some(_) => vec![u32::MAX; share.connections.len()],
+            None => Vec::new(),
+        },
         numbers: Numbers::new(seed),
         dues: Dues::default(),
         next_publication: u64::from(share.connections.start),
@@ -157,6 +167,8 @@ struct Worker {
     peers: Vec<Peer>,
     /// By slot: the connection that the peer is on.
     conns: Vec<ConnId>,
+    /// By connection: its slot, where clients publish. One that failed has left its slot to another.
+    slots: Vec<u32>,
     /// Next connection to be started.
     next: u32,
     /// Connections started and neither subscribed nor failed.
@@ -167,6 +179,8 @@ struct Worker {
     started_ns: u64,
     /// When this turn began, nanoseconds.
     now_ns: u64,
+    /// When the schedule of publications starts, nanoseconds; 0 before that is known.
+    schedule_ns: u64,
     numbers: Numbers,
     /// What comes later.
     dues: Dues,
@@ -236,9 +250,10 @@ impl Worker {
     }
 
     fn take_orders(&mut self, progress: &Progress) {
-        if progress.stop_connecting.load(Relaxed) {
+        if progress.stop_connecting.swap(false, Relaxed) {
             self.stop_connecting();
         }
+        self.schedule_ns = progress.publish_from_ns.load(Relaxed);
         let steady_to_ns = progress.steady_to_ns.load(Acquire);
         if steady_to_ns > 0 {
             self.tally.steady_ns = (progress.steady_from_ns.load(Relaxed), steady_to_ns);
@@ -302,6 +317,10 @@ impl Worker {
         else {
             return false;
         };
+        let index = (connection - self.share.connections.start) as usize;
+        if let Some(slot) = self.slots.get_mut(index) {
+            *slot = conn.slot;
+        }
         self.tally.first_connect_ns.get_or_insert(since_ns);
         let room = room_of(connection, self.share.rooms, self.share.crowd);
         let publishers = self.share.context.publishers;
@@ -312,7 +331,7 @@ impl Worker {
             Some(gone) => {
                 self.tally.lost += match gone.stage() {
                     // Whatever it missed cannot be told any more than what was missing then.
-                    Stage::Gone { misses: true } => gone.drop_out(),
+                    Stage::Gone { misses: true } => gone.gaps(),
                     _ => 0,
                 };
                 *gone = peer;
@@ -345,7 +364,7 @@ impl Worker {
             return;
         }
         for peer in &mut self.peers {
-            if peer.is_under_way() {
+            if peer.is_under_way() && peer.since() == Since::Start {
                 // Its socket is closed when it is heard of again.
                 peer.end();
                 self.in_flight -= 1;
@@ -379,9 +398,9 @@ impl Worker {
     }
 
     fn publish_one(&mut self, connection: u32, due_ns: u64, now_ns: u64) {
-        // Connections start in the order of their numbers, in slots from 0; only one that failed has
-        // left its slot to another, and then it has nothing to publish.
-        let slot = (connection - self.share.connections.start) as usize;
+        let index = (connection - self.share.connections.start) as usize;
+        let slot = self.slots[index] as usize;
+        // One that failed, or never came up, has nothing to publish.
         let Some(peer) = self.peers.get_mut(slot) else {
             return;
         };
@@ -456,13 +475,40 @@ impl Worker {
 
     /// Takes the peer of a subscribed connection out, and closes. The number of the connection.
     fn drop_one(&mut self, conn: ConnId) -> u32 {
+        let missing = self.missing_at_leave(conn);
         let peer = &mut self.peers[conn.slot as usize];
-        self.tally.lost += peer.drop_out();
+        self.tally.lost += missing;
+        peer.drop_out();
         self.tally.dropped += 1;
         self.there -= 1;
         let connection = peer.connection();
         self.sockets.close(conn);
         connection
+    }
+
+    /// What a peer that leaves on purpose has missed. Of what was due shortly before nobody can tell whether
+    /// it was still on its way.
+    fn missing_at_leave(&self, conn: ConnId) -> u64 {
+        let peer = &self.peers[conn.slot as usize];
+        let (Some(schedule), 1..) = (&self.share.schedule, self.schedule_ns) else {
+            return peer.gaps();
+        };
+        let rooms = self.share.rooms;
+        let last = publications_of(peer.room(), rooms, schedule.publications());
+        let number_after = |at_ns: u64| {
+            let after_ns = at_ns.saturating_sub(self.schedule_ns);
+            first_after(after_ns, schedule, peer.room(), rooms, last)
+        };
+        let first = match peer.since() {
+            Since::Start => 1,
+            Since::Later => number_after(peer.since_ns),
+        };
+        let on_its_way_ns = ON_ITS_WAY_NS + 2 * self.tally.latency_ns_max;
+        let leaves_ns = self.now_ns.saturating_sub(on_its_way_ns);
+        match leaves_ns > self.schedule_ns && schedule.due_ns(0).is_some() {
+            true => peer.lost(first, |_| number_after(leaves_ns) - 1),
+            false => peer.gaps(),
+        }
     }
 
     /// So many connections of a thousand break off, all at once.

@@ -58,6 +58,6 @@ fn a_paused_server_shows_in_the_corrected_percentiles_only() {
     let (corrected, uncorrected) = (ms("latency", "p95_ms"), ms("latency_from_send", "p95_ms"));
     assert!(corrected > 500.0, "{delivery:#}");
     assert!(uncorrected < 250.0, "{delivery:#}");
-    // The one that was on its way has waited all the same.
-    assert!(ms("latency_from_send", "max_ms") > 900.0, "{delivery:#}");
+    // The one that was on its way has waited all the same: for most of the second, wherever it was handed over.
+    assert!(ms("latency_from_send", "max_ms") > 500.0, "{delivery:#}");
 }

@@ -235,6 +235,25 @@ fn what_is_no_coordinator_is_told_so_and_the_next_run_finds_the_worker_well() {
 }
 
 #[test]
+fn a_run_that_is_broken_off_before_it_begins_leaves_nobody_waiting() {
+    let broker = Broker::start(Fault::Nothing);
+    let (target, upstream) = (broker.listen.to_string(), broker.upstream.to_string());
+    let worker = Worker::start();
+    for more in ["--processes=2", &format!("--workers={}", worker.addr)] {
+        let mut arguments = vec!["fanout", "--target", &target, "--upstream", &upstream];
+        arguments.extend(["--connections=24", "--server-pid=4000000000", more]);
+        let started = Instant::now();
+        let output = loadgen(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(started.elapsed() < Duration::from_secs(10));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("--server-pid 4000000000"), "{text}");
+    }
+    let (code, report) = fanout(&broker, &["--workers", &worker.addr]);
+    assert_eq!(code, 0, "{report:#}");
+}
+
+#[test]
 fn a_worker_that_is_not_there_is_named_with_what_to_do() {
     let (addr, broker) = (free_address(), Broker::start(Fault::Nothing));
     let (target, upstream) = (broker.listen.to_string(), broker.upstream.to_string());

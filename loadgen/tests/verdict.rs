@@ -153,6 +153,35 @@ fn a_server_that_forgets_who_came_back_is_caught_although_it_confirmed_them() {
     assert!(lost >= CONNECTIONS * 20, "{forgotten:#}");
 }
 
+/// Report of a churn: 24 connections live 1.5 s on the mean.
+fn churn(fault: Fault) -> (i32, Value) {
+    let broker = Broker::start(fault);
+    let (target, upstream) = (broker.listen.to_string(), broker.upstream.to_string());
+    let mut arguments = vec!["churn", "--target", &target, "--upstream", &upstream];
+    arguments.extend([
+        "--connections=24",
+        "--rooms=3",
+        "--life=1500ms",
+        "--rate=60",
+    ]);
+    arguments.extend(["--duration=6s", "--settle=50ms", "--threads=2", "--json"]);
+    let output = loadgen(&arguments);
+    (output.status.code().unwrap(), report(&output))
+}
+
+#[test]
+fn a_server_that_forgets_who_comes_and_goes_is_caught_on_those_who_have_left_again() {
+    let (code, sound) = churn(Fault::Nothing);
+    assert_eq!(code, 0, "{sound:#}");
+    assert!(sound["back"]["back"].as_u64().unwrap() > CONNECTIONS);
+    let (code, forgotten) = churn(Fault::ForgetLater);
+    assert_eq!(code, 1, "{forgotten:#}");
+    // 20 publications to each room in each second; those who are there at the end have been for 1.5 s on
+    // the mean, and 3 s at most.
+    let [lost] = counts(&forgotten, ["lost"]);
+    assert!(lost > CONNECTIONS * 20 * 3 / 2, "{forgotten:#}");
+}
+
 #[test]
 fn a_generator_that_cannot_keep_its_schedule_is_refused() {
     // 36 MB that are all due within a millisecond.

@@ -20,8 +20,8 @@
 use super::{Part, Work};
 use crate::environment::Environment;
 use crate::host::{Cpu, Reading};
-use crate::options::Clients;
-use crate::payload::{PAYLOAD_BYTES_MIN, ROOMS_MAX};
+use crate::options::{CONNECTIONS_MAX, CORES_MAX, Clients};
+use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, ROOMS_MAX};
 use crate::tally::{Interval, Tally};
 use crate::worker::Totals;
 use serde::de::DeserializeOwned;
@@ -119,7 +119,7 @@ pub(crate) enum Order {
     StopConnecting,
     /// Measure the latency of what is due between these times.
     Measure { from_ns: u64, to_ns: u64 },
-    /// Clients publish, on a schedule that starts here.
+    /// Publications flow, on a schedule that starts here.
     PublishFrom { at_ns: u64 },
     /// Connections live as long as they are told, close and come again.
     Churn,
@@ -187,12 +187,20 @@ impl Assignment {
         let (clients, part) = (&self.clients, &self.part);
         let is_part = !part.connections.is_empty()
             && part.connections.end <= clients.connections
+            && clients.connections <= CONNECTIONS_MAX
+            && clients.cores.iter().all(|core| *core < CORES_MAX)
             && !part.sources.is_empty();
         let is_run = (1..=ROOMS_MAX).contains(&clients.rooms())
             && clients.in_flight > 0
             && (clients.crowd == 0 || clients.rooms() > 1)
-            && self.work.chat.as_ref().is_none_or(|chat| {
-                chat.payload_bytes >= PAYLOAD_BYTES_MIN && chat.schedule.is_sound()
+            && self
+                .work
+                .schedule
+                .iter()
+                .all(|schedule| schedule.is_sound())
+            && self.work.chat.iter().all(|chat| {
+                (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&chat.payload_bytes)
+                    && chat.schedule.is_sound()
             });
         match is_part && is_run {
             true => Ok(()),

@@ -57,7 +57,8 @@ impl fmt::Display for ProcessReport {
             let (offset_ms, error_ms) = (clock.offset_ms, clock.error_ms);
             write!(
                 f,
-                ", clock {offset_ms:+.3} ms from ours, ± {error_ms:.3} ms"
+                ", clock {offset_ms:+.3} ms from ours, ± {error_ms:.3} ms, drift {:+.3} ms",
+                clock.drift_ms
             )?;
         }
         if let Some(there) = &self.environment {
@@ -76,7 +77,7 @@ impl fmt::Display for ProcessReport {
 pub(crate) struct ClockReport {
     /// Its clock minus the coordinator's before the run, milliseconds.
     pub(crate) offset_ms: f64,
-    /// Latencies are off by no more than this, milliseconds: half the shortest round trip, and the drift.
+    /// The offset is off by no more than this, milliseconds: half the shortest round trip, and the drift.
     pub(crate) error_ms: f64,
     /// How much the offset changed during the run, milliseconds.
     pub(crate) drift_ms: f64,
@@ -225,6 +226,10 @@ impl Member for Remote {
         self.offset.error_ns
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> Option<ProcessReport> {
         let (first, last) = (self.offset, self.last_offset.get());
         let drift_ns = last.ns - first.ns;
@@ -336,11 +341,13 @@ impl Line {
     fn wait(&self, timeout: Duration) -> Result<(u64, Reply), String> {
         match self.replies.recv_timeout(timeout) {
             Ok(reply) => Ok(reply),
-            Err(RecvTimeoutError::Timeout) => Err(format!(
-                "{} has not answered for {} s: is it in another run?",
-                self.name,
-                timeout.as_secs()
-            )),
+            Err(RecvTimeoutError::Timeout) => {
+                // An answer that comes later would be taken for that to another question.
+                let seconds = timeout.as_secs();
+                let why = format!("no answer for {seconds} s: is it in another run?");
+                let why = self.seen().ended.get_or_insert(why).clone();
+                Err(format!("{}: {why}", self.name))
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 let why = self.seen().ended.clone().unwrap_or_default();
                 Err(format!("{}: {why}", self.name))
@@ -386,17 +393,31 @@ impl Ended for Line {
     }
 }
 
-/// A process that was started ends with its line: it is waited for, so that the next run finds its ports
-/// free.
+/// A process that was started ends with its line.
 impl Drop for Line {
     fn drop(&mut self) {
         self.out.replace(None);
         if let Some(stream) = &self.stream {
             let _ = stream.shutdown(Shutdown::Both);
         }
-        if let Some(child) = &mut self.child {
-            let _ = child.wait();
+        if let Some(child) = self.child.take() {
+            children().push(child);
         }
+    }
+}
+
+/// Processes that are closing their connections.
+fn children() -> MutexGuard<'static, Vec<Child>> {
+    static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until the processes that were started have closed their connections, so that the next run finds
+/// their ports free. To be called when the report is out.
+pub(crate) fn join_processes() {
+    for child in children().iter_mut() {
+        // One that cannot be waited for has ended.
+        let _ = child.wait();
     }
 }
 

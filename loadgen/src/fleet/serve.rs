@@ -1,13 +1,12 @@
 //! `worker`: a process that holds a part of the connections of a run which another process coordinates.
 
 use super::Member;
-use super::message::{Assignment, Counts, Hello, Reply, Request, VERSION, read, write};
+use super::message::{Assignment, Counts, Hello, Order, Reply, Request, VERSION, read, write};
 use super::remote::set_up;
 use super::threads::Threads;
 use crate::environment::Environment;
 use crate::host;
 use crate::options::WorkerOptions;
-use crate::schedule::Schedule;
 use crate::tally::Interval;
 use crate::worker::Totals;
 use std::io::{BufReader, Read, Write};
@@ -19,6 +18,10 @@ use std::time::{Duration, Instant};
 const TELL_EVERY: Duration = Duration::from_millis(10);
 /// How long a coordinator may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How far away the beginning of a run may be, nanoseconds.
+const LEAD_NS_MAX: u64 = 60_000_000_000;
+/// How long to wait when no connection can be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves one coordinator on standard input and output, or one after the other at an address.
 pub(crate) fn serve(options: &WorkerOptions) -> Result<u8, String> {
@@ -33,8 +36,11 @@ pub(crate) fn serve(options: &WorkerOptions) -> Result<u8, String> {
     loop {
         match listener.accept() {
             Ok((stream, from)) => serve_stream(&stream, from, options),
-            // A connection that broke before it was taken.
-            Err(error) => eprintln!("loadgen: {error}"),
+            // A connection that broke before it was taken, or no descriptor is free.
+            Err(error) => {
+                eprintln!("loadgen: {error}");
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
         }
     }
 }
@@ -194,7 +200,15 @@ impl<'a, W: Write> Session<'a, W> {
         match request {
             Request::Probe => say_time(self.out)?,
             Request::Read => say(self.out, &Reply::Usage(threads.read()?))?,
+            Request::Order(Order::Begin { at_ns })
+                if at_ns > host::now_ns().saturating_add(LEAD_NS_MAX) =>
+            {
+                return Err("the run is to begin too late".to_owned());
+            }
             Request::Order(order) => threads.order(&order),
+            Request::Stop(Totals::InTurn { schedule, .. }) if !schedule.is_sound() => {
+                return Err("the schedule is not that of a run".to_owned());
+            }
             Request::Stop(totals) => return Ok(Some(totals)),
             Request::Hello { .. } | Request::Prepare(_) => {
                 return Err("this request comes too late".to_owned());
@@ -241,12 +255,7 @@ impl<'a, W: Write> Session<'a, W> {
 
 /// Ends the threads of a run that was broken off.
 fn close(threads: Threads) {
-    let nothing = Totals::InTurn {
-        published: 0,
-        schedule: Schedule::closed(0),
-        start_ns: 0,
-    };
-    threads.stop(&nothing);
+    threads.stop(&Totals::nothing());
     if let Ok((_, ended)) = Box::new(threads).finish() {
         ended.join();
     }

@@ -162,14 +162,25 @@ impl Member for Threads {
             // Pairs with the worker's acquire load: it sees `totals`.
             progress.stop.store(true, Release);
         });
+        // Those that have not begun are still parked.
+        for worker in &self.workers {
+            worker.thread.thread().unpark();
+        }
     }
 
-    fn finish(self: Box<Self>) -> Result<(Tally, Box<dyn Ended>), String> {
+    fn finish(mut self: Box<Self>) -> Result<(Tally, Box<dyn Ended>), String> {
         let mut all = Tally::new();
         for _ in &self.workers {
             all.merge(&self.results.recv().map_err(|_| PANICKED.to_owned())??);
         }
-        Ok((all, Box::new(Closing(self.workers))))
+        Ok((all, Box::new(Closing(std::mem::take(&mut self.workers)))))
+    }
+}
+
+/// Threads of a run that was broken off end too.
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop(&Totals::nothing());
     }
 }
 
@@ -205,12 +216,12 @@ fn shares(
     let connections = part.connections.len() as u32;
     let per_worker = u64::from(CONNECTIONS_PER_WORKER).min(descriptors).max(1) as u32;
     let needed = connections.div_ceil(per_worker);
+    let workers_max = part.sources.len() as u32;
     let workers = clients
         .threads
-        .unwrap_or_else(|| needed.max(cores.len() as u32));
+        .unwrap_or_else(|| needed.max(workers_max.min(cores.len() as u32)));
     let workers = workers.clamp(1, connections);
     let per_worker = connections.div_ceil(workers);
-    let workers_max = part.sources.len() as u32;
     if workers > workers_max || u64::from(per_worker) > descriptors {
         return Err(format!(
             "{connections} connections need {needed} threads (at most {workers_max}) with a descriptor \
@@ -236,6 +247,7 @@ fn shares(
         in_flight_max: clients.in_flight,
         ramp_ns: clients.ramp.as_nanos() as u64,
         life_ns: work.life.map(|life| life.as_nanos() as u64),
+        schedule: work.schedule.clone(),
         chat: work.chat.clone(),
         context: Arc::clone(&context),
     };
@@ -256,6 +268,7 @@ mod tests {
 
     const WORK: Work = Work {
         run: 0,
+        schedule: None,
         chat: None,
         life: None,
     };

@@ -4,7 +4,7 @@ mod file;
 mod values;
 
 pub(crate) use file::arguments as file_arguments;
-pub(crate) use values::{Key, command_line, parse_duration};
+pub(crate) use values::{CORES_MAX, Key, command_line, parse_duration};
 
 use crate::schedule::Rate;
 use crate::verdict::Threshold;
@@ -13,7 +13,12 @@ use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{parse_key, parse_payload_bytes, parse_rate, parse_share, read_key, rooms};
+use values::{
+    parse_core, parse_key, parse_payload_bytes, parse_rate, parse_share, read_key, rooms,
+};
+
+/// Connections of a run at most.
+pub(crate) const CONNECTIONS_MAX: u32 = 4_000_000;
 
 /// Load generator and delivery checker for Ringcast and its peers.
 ///
@@ -106,7 +111,7 @@ pub(crate) struct WorkerOptions {
     #[arg(long, hide = true, conflicts_with = "listen")]
     pub(crate) stdio: bool,
     /// Cores for the threads, in turn; the default is all
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = parse_core)]
     pub(crate) cores: Vec<usize>,
     /// First two bytes of the source addresses, instead of what the coordinator says
     #[arg(long, value_name = "IPV4")]
@@ -369,7 +374,7 @@ pub(crate) struct Clients {
     #[arg(long, default_value = "centrifugo-json")]
     pub(crate) protocol: Protocol,
     /// Connections in all
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX)))]
     pub(crate) connections: u32,
     /// Rooms; connection i subscribes to room i modulo N [default: 1]
     #[arg(long, value_name = "N", value_parser = rooms())]

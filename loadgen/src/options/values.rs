@@ -1,6 +1,6 @@
 //! Values on the command line, and in scenario files, which use the same words.
 
-use crate::payload::{PAYLOAD_BYTES_MIN, ROOMS_MAX};
+use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, ROOMS_MAX};
 use crate::schedule::Rate;
 use std::fmt;
 use std::time::Duration;
@@ -55,8 +55,20 @@ pub(super) fn rooms() -> clap::builder::RangedI64ValueParser<u32> {
 
 pub(super) fn parse_payload_bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(bytes) if (PAYLOAD_BYTES_MIN..=512 * 1024).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("between {PAYLOAD_BYTES_MIN} and 524288 bytes")),
+        Ok(bytes) if (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(format!(
+            "between {PAYLOAD_BYTES_MIN} and {PAYLOAD_BYTES_MAX} bytes"
+        )),
+    }
+}
+
+/// Cores that a thread can be pinned to: bits of the C library's `cpu_set_t`.
+pub(crate) const CORES_MAX: usize = 1_024;
+
+pub(super) fn parse_core(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(core) if core < CORES_MAX => Ok(core),
+        _ => Err(format!("the number of a core, below {CORES_MAX}")),
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Report {
     pub(crate) abuse: Option<AbuseReport>,
     /// The server's CPU and memory, if its process id was given.
     pub(crate) server: Option<ServerReport>,
-    /// This process.
+    /// loadgen itself.
     pub(crate) loadgen: LoadgenReport,
     /// One point per second.
     pub(crate) course: Vec<Point>,
@@ -299,7 +299,7 @@ pub(crate) struct CpuReport {
     pub(crate) system_seconds: f64,
 }
 
-/// This process.
+/// loadgen itself: all its processes.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct LoadgenReport {
     /// CPU of all threads while the run took place, connecting excluded.
@@ -315,6 +315,10 @@ pub(crate) struct LoadgenReport {
     /// The processes that held connections, unless that was this one alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) processes: Vec<ProcessReport>,
+    /// Latencies are off by no more than this, because hosts have different clocks; `None` on one clock,
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clock_error_ms: Option<f64>,
     /// Resident memory with all connections subscribed, bytes.
     pub(crate) rss_bytes: u64,
     /// Growth of resident memory per subscribed connection, bytes.
@@ -549,10 +553,10 @@ impl LoadgenReport {
 
     /// Whether the clocks of the hosts are near enough to each other for the latencies.
     fn clock_doubt(&self, report: &Report) -> Option<String> {
-        let p50_ms = report.delivery.as_ref()?.latency.p50_ms?;
-        let clocks = self.processes.iter().filter_map(|process| process.clock);
-        let error_ms = clocks.map(|clock| clock.error_ms).reduce(f64::max)?;
-        (error_ms > p50_ms * CLOCK_SHARE_MAX).then(|| {
+        let latency = &report.delivery.as_ref()?.latency;
+        let median_ms = latency.p50_ms.or(latency.mean_ms)?;
+        let error_ms = self.clock_error_ms?;
+        (error_ms > median_ms * CLOCK_SHARE_MAX).then(|| {
             format!(
                 "clocks of the hosts may differ by {error_ms:.3} ms, more than {:.0} % of the median latency",
                 CLOCK_SHARE_MAX * 100.0

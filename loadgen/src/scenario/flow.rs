@@ -36,6 +36,7 @@ impl Flow {
     pub(super) fn new(
         conduct: &Conduct<'_>,
         fleet: &Fleet,
+        first_ns: u64,
         steady: (u64, u64),
         grace: Duration,
     ) -> Self {
@@ -43,7 +44,7 @@ impl Flow {
         Self {
             trouble: conduct.trouble,
             end_ns,
-            begin_ns: host::now_ns(),
+            begin_ns: first_ns,
             steady_ns: steady.0,
             planned: match &conduct.load {
                 Load::Clients(chat, _) => chat.schedule.publications(),
@@ -87,7 +88,7 @@ impl Flow {
             if counts.published < self.planned && !is_stuck {
                 return Ok(false);
             }
-            self.publish_ns = host::now_ns() - self.begin_ns;
+            self.publish_ns = host::now_ns().saturating_sub(self.begin_ns);
             let sent = fleet.quieten()?;
             self.expected = Some(fleet.expected(&sent));
             self.sent = Some(sent);

@@ -145,6 +145,7 @@ impl Ending {
                 loop_lag: Latency::new(&tally.loop_lag),
                 workers,
                 processes: self.finished.processes.clone(),
+                clock_error_ms: self.finished.clock_error_ms,
                 rss_bytes: readings.own_connected.rss_bytes,
                 rss_per_connection_bytes: per_connection(
                     &readings.own_before,
