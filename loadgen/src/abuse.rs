@@ -3,6 +3,7 @@
 //! One thread, plain sockets. Each attacker strikes, waits until the server ends the connection, and
 //! strikes again. A server that does not end it in time holds what an attacker can pile up.
 
+use crate::clock;
 use crate::dialect::{Dialect, Session};
 use crate::upgrade::{self, Numbers};
 use serde::{Deserialize, Serialize};
@@ -141,7 +142,7 @@ fn attack(
     stop: &AtomicBool,
 ) -> AbuseReport {
     let mut report = AbuseReport::default();
-    let mut numbers = Numbers::new(crate::host::now_ns());
+    let mut numbers = Numbers::new(clock::now_ns());
     let mut waiting: Vec<Strike> = (0..count).map(|i| STRIKES[i as usize % 4]).collect();
     let mut attacks: Vec<Attack> = Vec::new();
     while !stop.load(Relaxed) || !attacks.is_empty() {

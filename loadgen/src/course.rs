@@ -1,5 +1,6 @@
 //! The course of a run: one point per second, of both ends.
 
+use crate::clock;
 use crate::fleet::Fleet;
 use crate::host::{self, Reading};
 use crate::options::Observe;
@@ -177,7 +178,7 @@ impl Recorder {
             pids: observe.server_pid.clone(),
             endpoint,
             last: Last {
-                at_ns: host::now_ns(),
+                at_ns: clock::now_ns(),
                 own,
                 server: host::read_all(&observe.server_pid)?,
                 ..Last::default()
@@ -187,7 +188,7 @@ impl Recorder {
 
     /// To be called often: adds a point when a second has passed. Whether it did.
     pub(crate) fn tick(&mut self, now: impl FnOnce() -> Now) -> bool {
-        let now_ns = host::now_ns();
+        let now_ns = clock::now_ns();
         if now_ns / 1_000_000_000 == self.last.at_ns / 1_000_000_000 {
             return false;
         }

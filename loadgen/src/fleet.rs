@@ -1,8 +1,8 @@
 //! All connections of a run, wherever they are held: by threads of this process, by processes that it
 //! starts, or by worker processes on other hosts. Others see one fleet.
 
-mod clock;
 mod message;
+mod offset;
 mod remote;
 mod serve;
 mod threads;
@@ -10,6 +10,7 @@ mod threads;
 pub(crate) use remote::{ProcessReport, join_processes};
 pub(crate) use serve::serve;
 
+use crate::clock;
 use crate::host;
 use crate::options::Clients;
 use crate::peer::{Context, Publishers};
@@ -166,7 +167,7 @@ impl Fleet {
             [_] => 0,
             _ => self.lead_ns(),
         };
-        let at_ns = host::now_ns() + lead_ns;
+        let at_ns = clock::now_ns() + lead_ns;
         self.order(&Order::Begin { at_ns });
     }
 

@@ -3,11 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
-
-/// CLOCK_MONOTONIC of this process minus that of the coordinator of the run.
-static CLOCK_OFFSET_NS: AtomicI64 = AtomicI64::new(0);
 
 /// CPU time of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,22 +123,6 @@ pub(crate) fn read_thread(tid: u32) -> io::Result<Cpu> {
     parse_schedstat(&text).ok_or_else(unreadable)
 }
 
-/// The clock of the run: nanoseconds of CLOCK_MONOTONIC, which is also the driver's; in a worker process
-/// those of its coordinator.
-pub(crate) fn now_ns() -> u64 {
-    monotonic_ns().wrapping_sub(CLOCK_OFFSET_NS.load(Relaxed) as u64)
-}
-
-/// From now on the clock of the run is that of a coordinator, from which this host's differs by so much.
-pub(crate) fn set_clock_offset(offset_ns: i64) {
-    CLOCK_OFFSET_NS.store(offset_ns, Relaxed);
-}
-
-/// Waits until that time of the run.
-pub(crate) fn sleep_until(at_ns: u64) {
-    std::thread::sleep(Duration::from_nanos(at_ns.saturating_sub(now_ns())));
-}
-
 /// Which start of which kernel this is.
 pub(crate) fn boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
@@ -156,12 +136,6 @@ pub(crate) fn boot() -> &'static str {
 pub(crate) fn name() -> String {
     let kernel = rustix::system::uname();
     kernel.nodename().to_string_lossy().into_owned()
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC of this host.
-pub(crate) fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Raises the soft descriptor limit to the hard one; the result is the limit now.

@@ -6,6 +6,7 @@
 
 mod abuse;
 mod capacity;
+mod clock;
 mod course;
 mod dialect;
 mod environment;

@@ -4,6 +4,7 @@
 //! Every client asks at times of its own, which do not depend on the server; a few threads with a
 //! connection each ask for all of them. Every client must see every publication of its room exactly once.
 
+use crate::clock;
 use crate::course::{Now, Phase};
 use crate::dialect::ROOM_PREFIX;
 use crate::fleet::POLL;
@@ -74,7 +75,7 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
         observe,
         output,
     )?;
-    let begin_ns = host::now_ns();
+    let begin_ns = clock::now_ns();
     plan.start_ns = begin_ns + options.interval.as_nanos() as u64;
     let steady = plan.schedule.steady(plan.start_ns);
     let orders = Arc::new(Orders::default());
@@ -123,7 +124,7 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
     polling.clients = options.clients;
     polling.interval_ms = options.interval.as_secs_f64() * 1e3;
     let (server_after, own_after) = (host::read_all(pids)?, host::read_own()?);
-    let seconds = (host::now_ns() - begin_ns) as f64 / 1e9;
+    let seconds = (clock::now_ns() - begin_ns) as f64 / 1e9;
     let publish = PublishReport::new(&plan, &outcome);
     Ok(Report {
         ok: tally.is_clean() && publish.is_clean() && polling.failed == 0,
@@ -260,10 +261,10 @@ impl Poller {
         while !orders.stop.load(Relaxed) {
             for index in 0..self.clients.len() {
                 let due_ns = round_ns + self.clients[index].phase_ns;
-                let wait_ns = due_ns.saturating_sub(host::now_ns());
+                let wait_ns = due_ns.saturating_sub(clock::now_ns());
                 std::thread::sleep(Duration::from_nanos(wait_ns));
                 // How late the question is: this thread may be busy with others.
-                let now_ns = host::now_ns();
+                let now_ns = clock::now_ns();
                 self.tally.turn(1, now_ns - due_ns);
                 if now_ns / 1_000_000_000 != second {
                     if let Some(interval) = self.tally.take_interval(second) {
@@ -297,7 +298,7 @@ impl Poller {
             client.room, client.offset, client.epoch
         );
         let text = self.ask(&body)?;
-        let now_ns = host::now_ns();
+        let now_ns = clock::now_ns();
         self.report.requests += 1;
         self.report.bytes += text.len() as u64;
         let history = read(&text)?;

@@ -3,6 +3,7 @@
 //! All subscribe, as in `idle`. Then a connection of its own asks for the presence statistics of every
 //! room, and once more after all have left at once.
 
+use crate::clock;
 use crate::dialect::ROOM_PREFIX;
 use crate::fleet::{POLL, Work};
 use crate::options::{Clients, Presence};
@@ -130,7 +131,7 @@ impl Desk {
         let mut stream = TcpStream::connect(clients.target)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_nodelay(true)?;
-        let mut numbers = Numbers::new(crate::host::now_ns());
+        let mut numbers = Numbers::new(clock::now_ns());
         let seed = numbers.next();
         let mut out = Vec::new();
         let path = clients.path.as_deref().unwrap_or("/connection/websocket");

@@ -6,7 +6,7 @@
 //! later it was handed over is in the payload too: that gives the latency which a client sees that waits.
 //! Without a rate each is due when it is made, as fast as the server takes them.
 
-use crate::host;
+use crate::clock;
 use crate::outlet::{Confirm, Confirmation, Outlet};
 use crate::payload::{Maker, Stamp};
 use crate::schedule::Schedule;
@@ -151,7 +151,7 @@ fn run(plan: &Plan, outlet: Box<dyn Outlet>, progress: &Progress) -> Outcome {
     };
     // A schedule that is behind from its beginning is so for all: others count from its start too.
     let start_ns = match plan.start_ns {
-        0 => host::now_ns(),
+        0 => clock::now_ns(),
         at_ns => at_ns,
     };
     if let Err(error) = publisher.run(start_ns, progress) {
@@ -159,7 +159,7 @@ fn run(plan: &Plan, outlet: Box<dyn Outlet>, progress: &Progress) -> Outcome {
     }
     let outcome = &mut publisher.outcome;
     if outcome.elapsed_ns == 0 {
-        outcome.elapsed_ns = host::now_ns().saturating_sub(start_ns);
+        outcome.elapsed_ns = clock::now_ns().saturating_sub(start_ns);
     }
     if plan.settles_rooms && outcome.rooms_settled < u64::from(plan.rooms) {
         let missing = u64::from(plan.rooms) - outcome.rooms_settled;
@@ -191,10 +191,10 @@ impl Publisher<'_> {
         self.wait_until(start_ns)?;
         for total in 0..publications {
             let after_ns = plan.schedule.due_ns(total);
-            let due_ns = after_ns.map_or_else(host::now_ns, |after_ns| start_ns + after_ns);
+            let due_ns = after_ns.map_or_else(clock::now_ns, |after_ns| start_ns + after_ns);
             self.wait_until(due_ns)?;
             self.wait_for_window()?;
-            let late_ns = host::now_ns().saturating_sub(due_ns);
+            let late_ns = clock::now_ns().saturating_sub(due_ns);
             record(&mut self.outcome.late, late_ns);
             progress.late_ns_max.fetch_max(late_ns, Relaxed);
             let payload = maker.make(&Stamp {
@@ -233,12 +233,12 @@ impl Publisher<'_> {
 
     /// Waits until `due_ns`; what was sent before is flushed before the wait.
     fn wait_until(&mut self, due_ns: u64) -> Result<(), String> {
-        if due_ns <= host::now_ns() {
+        if due_ns <= clock::now_ns() {
             return Ok(());
         }
         self.outlet.flush()?;
         loop {
-            let wait_ns = due_ns.saturating_sub(host::now_ns());
+            let wait_ns = due_ns.saturating_sub(clock::now_ns());
             std::thread::sleep(Duration::from_nanos(wait_ns.min(CHECK_EVERY_NS)));
             if wait_ns <= CHECK_EVERY_NS {
                 return Ok(());
@@ -314,7 +314,7 @@ impl Publisher<'_> {
             let answer = self.outlet.wait()?;
             self.take_answer(answer);
         }
-        self.outcome.elapsed_ns = host::now_ns() - start_ns;
+        self.outcome.elapsed_ns = clock::now_ns() - start_ns;
         self.outlet.settle()?;
         self.collect_answers()
     }
@@ -376,7 +376,7 @@ mod tests {
         let outlet = WithoutPlaces::default();
         let polls = Arc::clone(&outlet.polls);
         let mut plan = Plan::new(Schedule::closed(1), 1, 64);
-        plan.start_ns = host::now_ns() + 60 * CHECK_EVERY_NS;
+        plan.start_ns = clock::now_ns() + 60 * CHECK_EVERY_NS;
         std::thread::spawn(move || run(&plan, Box::new(outlet), &Progress::default()));
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while polls.load(Relaxed) < 2 {

@@ -11,9 +11,9 @@ pub(crate) use publish::publish;
 pub(crate) use stage::{Marks, Stage};
 
 use crate::abuse::Attackers;
+use crate::clock;
 use crate::course::{Now, Phase};
 use crate::fleet::{self, POLL, Work};
-use crate::host;
 use crate::options::{
     Abuse, Chat as ChatOptions, Churn, Clients, Fanout, Idle, Observe, Output, Pace, Protocol,
     Publications, Storm,
@@ -326,7 +326,7 @@ impl Stage {
             )?),
             _ => None,
         };
-        let first_ns = host::now_ns() + self.fleet.lead_ns();
+        let first_ns = clock::now_ns() + self.fleet.lead_ns();
         let (steady, grace) = match &conduct.load {
             Load::Hold(hold) => {
                 let end_ns = first_ns + hold.as_nanos() as u64;
@@ -357,7 +357,7 @@ impl Stage {
         let mut is_steady = false;
         let mut outcome = None;
         loop {
-            let now_ns = host::now_ns();
+            let now_ns = clock::now_ns();
             if !is_steady && now_ns >= steady.0 {
                 is_steady = true;
                 if steady.0 > first_ns {

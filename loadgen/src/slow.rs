@@ -4,6 +4,7 @@
 //! small as the kernel makes them, so that the server soon has nowhere to put what it sends. What the
 //! server did about each is looked up at the end.
 
+use crate::clock;
 use crate::peer::{Context, Peer, Publishers, Since};
 use crate::tally::{Failure, Tally};
 use crate::upgrade::Numbers;
@@ -50,7 +51,7 @@ impl SlowReaders {
         context: &Context,
         bytes_per_second: u32,
     ) -> Result<Self, String> {
-        let mut numbers = Numbers::new(crate::host::now_ns());
+        let mut numbers = Numbers::new(clock::now_ns());
         let readers = (0..count).map(|index| {
             // Named apart from the connections that are counted.
             let name = u32::MAX - index;

@@ -9,7 +9,7 @@ mod progress;
 
 pub(crate) use progress::{Progress, Totals};
 
-use crate::host;
+use crate::clock;
 use crate::payload::Maker;
 use crate::peer::{Context, Peer, Since, Stage};
 use crate::rooms::{first_after, publications_of, room_of};
@@ -142,8 +142,8 @@ fn set_up(
         next: share.connections.start,
         in_flight: 0,
         there: 0,
-        started_ns: host::now_ns(),
-        now_ns: host::now_ns(),
+        started_ns: clock::now_ns(),
+        now_ns: clock::now_ns(),
         schedule_ns: 0,
         slots: match share.chat {
             Some(_) => vec![u32::MAX; share.connections.len()],
@@ -205,19 +205,19 @@ impl Worker {
             let publish_ns = self.publish(progress);
             self.do_what_is_due(progress);
             let wake_ns = self.dues.next_ns().min(first_ns).min(publish_ns);
-            let wait_ns = wake_ns.saturating_sub(host::now_ns());
+            let wait_ns = wake_ns.saturating_sub(clock::now_ns());
             let wait = Duration::from_nanos(wait_ns).min(IDLE_WAIT);
             self.sockets.submit(match wait.is_zero() {
                 true => Wait::No,
                 false => Wait::UpTo(wait),
             });
-            self.now_ns = host::now_ns();
+            self.now_ns = clock::now_ns();
             let mut events = 0;
             while let Some(event) = self.sockets.next_event() {
                 self.handle_event(event);
                 events += 1;
             }
-            let end_ns = host::now_ns();
+            let end_ns = clock::now_ns();
             self.tally.turn(events, end_ns - self.now_ns);
             self.now_ns = end_ns;
             let tally = &mut self.tally;
@@ -298,7 +298,7 @@ impl Worker {
                 return u64::MAX;
             }
             let since_ns = match self.share.ramp_ns {
-                0 => host::now_ns(),
+                0 => clock::now_ns(),
                 _ => due_ns,
             };
             let connection = self.next;
@@ -383,7 +383,7 @@ impl Worker {
         let all = u64::from(self.share.all_connections);
         while start_ns > 0 && self.next_publication < chat.schedule.publications() {
             let due_ns = start_ns + chat.schedule.due_ns(self.next_publication).unwrap_or(0);
-            let now_ns = host::now_ns();
+            let now_ns = clock::now_ns();
             if due_ns > now_ns {
                 return due_ns;
             }
@@ -513,7 +513,7 @@ impl Worker {
 
     /// So many connections of a thousand break off, all at once.
     fn drop_many(&mut self, permille: u32) {
-        self.now_ns = host::now_ns();
+        self.now_ns = clock::now_ns();
         for slot in 0..self.peers.len() {
             let is_hit = self.numbers.next() % 1_000 < u64::from(permille);
             if is_hit && matches!(self.peers[slot].stage(), Stage::Subscribed) {
@@ -570,7 +570,7 @@ impl Worker {
     fn handle_received(&mut self, conn: ConnId, loan: Loan) {
         let peer = &mut self.peers[conn.slot as usize];
         let was_under_way = peer.is_under_way();
-        let now_ns = host::now_ns();
+        let now_ns = clock::now_ns();
         self.tally.received_bytes += loan.len() as u64;
         self.out.clear();
         let handled = match peer.stage() {

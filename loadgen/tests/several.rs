@@ -3,27 +3,16 @@
 
 mod fake;
 mod ringcast;
+mod run;
 
 use fake::{Broker, Fault};
 use ringcast::{Ringcast, free_address};
+use run::{loadgen, report};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-fn loadgen(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn report(output: &Output) -> Value {
-    let text = std::str::from_utf8(&output.stdout).unwrap();
-    serde_json::from_str(text)
-        .unwrap_or_else(|_| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)))
-}
 
 /// Exit code and report of a fan-out to 24 connections in 3 rooms.
 fn fanout(broker: &Broker, more: &[&str]) -> (i32, Value) {
@@ -155,10 +144,10 @@ fn clients_of_several_processes_publish_to_each_other_and_come_and_go() {
     ];
     let chat = ["chat", "--connections=60", "--rate=300", "--duration=2s"];
     let output = loadgen(&[&chat[..], &to].concat());
-    let report = report(&output);
-    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    let chatted = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{chatted:#}");
     // Rooms of 10, connection i in room i modulo 6: members in both processes.
-    assert_eq!(report["delivery"]["delivered"], 600 * 10);
+    assert_eq!(chatted["delivery"]["delivered"], 600 * 10);
 
     for scenario in [
         &["churn", "--life=500ms", "--connections=60", "--rooms=6"][..],
@@ -171,7 +160,7 @@ fn clients_of_several_processes_publish_to_each_other_and_come_and_go() {
             &broker.upstream,
         ];
         let output = loadgen(&[scenario, &pace, &to].concat());
-        let report = self::report(&output);
+        let report = report(&output);
         assert_eq!(output.status.code(), Some(0), "{report:#}");
         let back = &report["back"];
         assert!(back["dropped"].as_u64().unwrap() > 10, "{back:#}");

@@ -2,26 +2,15 @@
 //! can fail its clients is counted under its name and makes the exit code 1.
 
 mod fake;
+mod run;
 
 use fake::{Broker, DELAY, Fault};
+use run::{loadgen, report};
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::process::Command;
 
 const CONNECTIONS: u64 = 24;
 const MESSAGES: u64 = 10;
-
-fn loadgen(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn report(output: &Output) -> Value {
-    let text = std::str::from_utf8(&output.stdout).unwrap();
-    serde_json::from_str(text)
-        .unwrap_or_else(|_| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)))
-}
 
 /// Exit code and report of a fan-out to 24 connections in 3 rooms.
 fn fanout(fault: Fault, more: &[&str]) -> (i32, Value) {

@@ -1,10 +1,11 @@
 //! The coordinator's end of a worker process: one that it started itself, or one on another host.
 
-use super::clock::{Offset, Sample};
 use super::message::{
     Assignment, Counts, Hello, Order, Reply, Request, Usage, VERSION, read, write,
 };
+use super::offset::{Offset, Sample};
 use super::{Ended, Member, Part, Work, parts};
+use crate::clock;
 use crate::environment::Environment;
 use crate::host;
 use crate::options::Clients;
@@ -359,7 +360,7 @@ impl Line {
     fn probe(&self) -> Result<Offset, String> {
         let mut samples = Vec::with_capacity(PROBES as usize);
         for _ in 0..PROBES {
-            let asked_ns = host::now_ns();
+            let asked_ns = clock::now_ns();
             self.say(&Request::Probe);
             match self.wait(ANSWER_TIMEOUT)? {
                 (came_ns, Reply::Clock { now_ns }) => samples.push(Sample {
@@ -447,7 +448,7 @@ fn listen(
             Ok(None) => break "it ended".to_owned(),
             Err(error) => break error.to_string(),
         };
-        let came_ns = host::now_ns();
+        let came_ns = clock::now_ns();
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         match reply {
             Reply::Counts(counts) => seen.counts = counts,

@@ -4,6 +4,7 @@ use super::Member;
 use super::message::{Assignment, Counts, Hello, Order, Reply, Request, VERSION, read, write};
 use super::remote::set_up;
 use super::threads::Threads;
+use crate::clock;
 use crate::environment::Environment;
 use crate::host;
 use crate::options::WorkerOptions;
@@ -126,7 +127,7 @@ fn say(out: &mut impl Write, reply: &Reply) -> Result<(), String> {
 }
 
 fn say_time(out: &mut impl Write) -> Result<(), String> {
-    let now_ns = host::monotonic_ns();
+    let now_ns = clock::monotonic_ns();
     say(out, &Reply::Clock { now_ns })
 }
 
@@ -165,7 +166,7 @@ impl<'a, W: Write> Session<'a, W> {
             clients.cores.clone_from(&options.cores);
         }
         clients.source_base = options.source_base.or(clients.source_base);
-        host::set_clock_offset(clock_offset_ns);
+        clock::set_offset(clock_offset_ns);
         let (to_intervals, intervals) = channel();
         let threads = Threads::start(&clients, &work, &part, &to_intervals)?;
         say(out, &Reply::Ready)?;
@@ -201,7 +202,7 @@ impl<'a, W: Write> Session<'a, W> {
             Request::Probe => say_time(self.out)?,
             Request::Read => say(self.out, &Reply::Usage(threads.read()?))?,
             Request::Order(Order::Begin { at_ns })
-                if at_ns > host::now_ns().saturating_add(LEAD_NS_MAX) =>
+                if at_ns > clock::now_ns().saturating_add(LEAD_NS_MAX) =>
             {
                 return Err("the run is to begin too late".to_owned());
             }

@@ -2,6 +2,7 @@
 
 use super::message::{Counts, Order, Usage};
 use super::{Ended, Member, POLL, Part, Work, context};
+use crate::clock;
 use crate::host;
 use crate::options::Clients;
 use crate::tally::{Interval, Tally};
@@ -79,7 +80,7 @@ impl Member for Threads {
     fn order(&self, order: &Order) {
         match *order {
             Order::Begin { at_ns } => {
-                host::sleep_until(at_ns);
+                clock::sleep_until(at_ns);
                 for worker in &self.workers {
                     worker.progress.start.store(true, Release);
                     worker.thread.thread().unpark();

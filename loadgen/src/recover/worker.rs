@@ -5,7 +5,7 @@
 
 use super::client::{Client, Context};
 use super::tally::{DropKind, Tally};
-use crate::host;
+use crate::clock;
 use crate::rooms::publications_of;
 use crate::tally::Failure;
 use crate::upgrade::Numbers;
@@ -177,7 +177,7 @@ impl Worker {
             for event in events.drain(..) {
                 self.handle_event(event);
             }
-            let now_ns = host::now_ns();
+            let now_ns = clock::now_ns();
             while let Some(Reverse((due_ns, _))) = self.dues.peek()
                 && *due_ns <= now_ns
             {
@@ -236,7 +236,7 @@ impl Worker {
 
     fn wait(&mut self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let next_ns = self.dues.peek().map_or(u64::MAX, |due| due.0.0);
-        let wait_ns = next_ns.saturating_sub(host::now_ns());
+        let wait_ns = next_ns.saturating_sub(clock::now_ns());
         let wait = Duration::from_nanos(wait_ns).min(TURN);
         let timeout = Timespec {
             tv_sec: 0,
@@ -275,7 +275,7 @@ impl Worker {
 
     fn in_time(&mut self, after_ns: Range<u64>, due: Due) {
         let random_ns = self.numbers.next() % (after_ns.end - after_ns.start);
-        let at_ns = host::now_ns() + after_ns.start + random_ns;
+        let at_ns = clock::now_ns() + after_ns.start + random_ns;
         self.dues.push(Reverse((at_ns, due)));
     }
 
@@ -305,7 +305,7 @@ impl Worker {
             socket,
             is_connected: false,
             was_back: false,
-            since_ns: host::now_ns(),
+            since_ns: clock::now_ns(),
             unsent: Vec::new(),
         });
         match began {
@@ -440,7 +440,7 @@ impl Worker {
         let is_back = seat.client.is_back();
         if is_back && !link.was_back && seat.connection > 1 {
             self.tally.reconnects += 1;
-            let took_ns = host::now_ns().saturating_sub(link.since_ns);
+            let took_ns = clock::now_ns().saturating_sub(link.since_ns);
             self.tally.back.saturating_record(took_ns);
         }
         link.was_back |= is_back;

@@ -1,8 +1,8 @@
 //! When a run is over.
 
 use super::{Conduct, Load, Trouble};
+use crate::clock;
 use crate::fleet::Fleet;
-use crate::host;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ impl Flow {
     /// Whether nothing more is to be waited for; `is_published`: the one publisher has ended, if there is one.
     pub(super) fn is_over(&mut self, fleet: &Fleet, is_published: bool) -> Result<bool, String> {
         if let Some(end_ns) = self.end_ns {
-            return Ok(host::now_ns() >= end_ns);
+            return Ok(clock::now_ns() >= end_ns);
         }
         let counts = fleet.counts();
         let delivered = counts.delivered;
@@ -88,7 +88,7 @@ impl Flow {
             if counts.published < self.planned && !is_stuck {
                 return Ok(false);
             }
-            self.publish_ns = host::now_ns().saturating_sub(self.begin_ns);
+            self.publish_ns = clock::now_ns().saturating_sub(self.begin_ns);
             let sent = fleet.quieten()?;
             self.expected = Some(fleet.expected(&sent));
             self.sent = Some(sent);
@@ -99,7 +99,7 @@ impl Flow {
         let is_there = match self.trouble {
             Trouble::Storm(_, within) => {
                 counts.back >= counts.dropped
-                    || self.steady_ns + (within.as_nanos() as u64) < host::now_ns()
+                    || self.steady_ns + (within.as_nanos() as u64) < clock::now_ns()
             }
             _ => {
                 if !std::mem::replace(&mut self.is_quiet, true) {

@@ -1,5 +1,6 @@
 //! A run with its connections up: what is read of both ends, and what a report of it has in any case.
 
+use crate::clock;
 use crate::course::{Now, Phase, Point};
 use crate::fleet::{Finished, Fleet, POLL, Work};
 use crate::host::{self, Cpu, Reading};
@@ -111,7 +112,7 @@ impl Stage {
             own: own.process,
             threads: own.threads,
             delivered: self.fleet.counts().delivered,
-            at_ns: host::now_ns(),
+            at_ns: clock::now_ns(),
         })
     }
 
