@@ -83,6 +83,19 @@ pub(crate) fn read_socket_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// Ports that `connect` chooses from.
+pub(crate) fn local_ports() -> u32 {
+    const DEFAULT: (u32, u32) = (32_768, 60_999);
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let text = text.unwrap_or_default();
+    let mut words = text.split_ascii_whitespace().map(str::parse);
+    let (first, last) = match (words.next(), words.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => (first, last),
+        _ => DEFAULT,
+    };
+    (last + 1).saturating_sub(first)
+}
+
 /// Reads the process `pid`.
 pub(crate) fn read_process(pid: u32) -> io::Result<Reading> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;

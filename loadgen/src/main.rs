@@ -27,6 +27,7 @@ mod rooms;
 mod scenario;
 mod schedule;
 mod slow;
+mod source;
 mod tally;
 mod target;
 mod upgrade;

@@ -14,6 +14,7 @@ use crate::payload::Maker;
 use crate::peer::{Context, Peer, Since, Stage};
 use crate::rooms::{first_after, publications_of, room_of};
 use crate::schedule::Schedule;
+use crate::source::Sources;
 use crate::tally::{Failure, Interval, Tally, record};
 use crate::upgrade::Numbers;
 use due::{Due, Dues};
@@ -24,16 +25,13 @@ use ringcast::driver::sockets::{Event, Sockets};
 use ringcast::driver::uring::{Uring, UringSetup};
 use ringcast::driver::{Loan, Payload, Wait};
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-/// Connections from one source address. `connect` takes ports of one parity first: beyond about
-/// 14,000 to the same destination it has to search, which makes it very slow.
-pub(crate) const CONNECTIONS_PER_SOURCE: u32 = 14_000;
 /// Connections of one worker, so that its file table stays within common descriptor limits.
 pub(crate) const CONNECTIONS_PER_WORKER: u32 = 15_000;
 
@@ -50,8 +48,8 @@ const SLOT_WAIT_NS: u64 = 1_000_000;
 pub(crate) struct Share {
     /// Number of the worker in its process: its doorbell.
     pub(crate) worker: u16,
-    /// Third byte of its source addresses.
-    pub(crate) source: u8,
+    /// Where its connections come from.
+    pub(crate) sources: Sources,
     /// Core that it is pinned to.
     pub(crate) core: Option<core_affinity::CoreId>,
     /// Its connections, by their number in the run.
@@ -64,8 +62,6 @@ pub(crate) struct Share {
     pub(crate) crowd: u32,
     /// Where the connections go.
     pub(crate) target: SocketAddrV4,
-    /// First two bytes of the source addresses; `None` leaves the choice to the kernel.
-    pub(crate) source_base: Option<Ipv4Addr>,
     /// Connections under way at a time.
     pub(crate) in_flight_max: u32,
     /// Time over which the connects are spread, nanoseconds.
@@ -310,15 +306,15 @@ impl Worker {
     }
 
     fn connect(&mut self, connection: u32, since_ns: u64, since: Since) -> bool {
-        let source = self.source(connection);
+        let index = connection - self.share.connections.start;
+        let source = self.share.sources.of(connection, index);
         let Some(conn) = self
             .sockets
             .connect(source.into(), self.share.target.into())
         else {
             return false;
         };
-        let index = (connection - self.share.connections.start) as usize;
-        if let Some(slot) = self.slots.get_mut(index) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
             *slot = conn.slot;
         }
         self.tally.first_connect_ns.get_or_insert(since_ns);
@@ -344,15 +340,6 @@ impl Worker {
         }
         self.in_flight += 1;
         true
-    }
-
-    fn source(&self, connection: u32) -> SocketAddrV4 {
-        let Some(base) = self.share.source_base else {
-            return SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        };
-        let group = (connection - self.share.connections.start) / CONNECTIONS_PER_SOURCE;
-        let [a, b, _, _] = base.octets();
-        SocketAddrV4::new(Ipv4Addr::new(a, b, self.share.source, 1 + group as u8), 0)
     }
 
     fn stop_connecting(&mut self) {

@@ -68,6 +68,17 @@ fn a_sound_broker_passes() {
 }
 
 #[test]
+fn connections_come_from_the_addresses_that_were_named() {
+    let broker = Broker::start(Fault::Nothing);
+    let (target, upstream) = (broker.listen.to_string(), broker.upstream.to_string());
+    let mut arguments = vec!["fanout", "--target", &target, "--upstream", &upstream];
+    arguments.extend(["--connections=24", "--settle=50ms", "--threads=2", "--json"]);
+    arguments.extend(["--source", "127.8.0.7-8,127.9.0.1", "--processes=2"]);
+    assert_eq!(loadgen(&arguments).status.code(), Some(0));
+    assert_eq!(broker.sources(), ["127.8.0.7", "127.8.0.8", "127.9.0.1"]);
+}
+
+#[test]
 fn a_schedule_is_kept() {
     let (code, report) = fanout(Fault::Nothing, &["--rate", "100"]);
     assert_eq!(code, 0, "{report:#}");

@@ -189,6 +189,7 @@ impl Assignment {
             && part.connections.end <= clients.connections
             && clients.connections <= CONNECTIONS_MAX
             && clients.cores.iter().all(|core| *core < CORES_MAX)
+            && clients.source.iter().all(|range| range.is_sound())
             && !part.sources.is_empty();
         let is_run = (1..=ROOMS_MAX).contains(&clients.rooms())
             && clients.in_flight > 0

@@ -165,7 +165,9 @@ impl<'a, W: Write> Session<'a, W> {
         if !options.cores.is_empty() {
             clients.cores.clone_from(&options.cores);
         }
-        clients.source_base = options.source_base.or(clients.source_base);
+        if !options.source.is_empty() {
+            clients.source.clone_from(&options.source);
+        }
         clock::set_offset(clock_offset_ns);
         let (to_intervals, intervals) = channel();
         let threads = Threads::start(&clients, &work, &part, &to_intervals)?;

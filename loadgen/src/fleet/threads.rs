@@ -5,10 +5,10 @@ use super::{Ended, Member, POLL, Part, Work, context};
 use crate::clock;
 use crate::host;
 use crate::options::Clients;
+use crate::source::{AddressRange, Sources, check_ports};
 use crate::tally::{Interval, Tally};
 use crate::worker::{self, CONNECTIONS_PER_WORKER, Progress, Share, Totals};
 use ringcast::driver::doorbell::Doorbells;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -229,22 +229,27 @@ fn shares(
              limit of {descriptors} each: raise it with `ulimit -n`, or ask for fewer connections"
         ));
     }
+    let given = AddressRange::addresses(&clients.source);
     let is_loopback = clients.target.ip().is_loopback();
-    let source_base = clients
-        .source_base
-        .or_else(|| is_loopback.then_some(Ipv4Addr::new(127, 0, 0, 0)));
+    let sources = |worker: u32| match (given.is_empty(), is_loopback) {
+        (false, _) => Sources::Given(Arc::clone(&given)),
+        (true, true) => Sources::Loopback(part.sources.start + worker as u8),
+        (true, false) => Sources::Kernel,
+    };
+    if !matches!(sources(0), Sources::Loopback(_)) {
+        check_ports(connections, given.len().max(1) as u32, host::local_ports())?;
+    }
     let context = Arc::new(context(clients, work));
     let boundary = |worker| part.connections.start + boundary(connections, workers, worker);
     let share = |worker: u32| Share {
         worker: worker as u16,
-        source: part.sources.start + worker as u8,
+        sources: sources(worker),
         core: (!cores.is_empty()).then(|| cores[worker as usize % cores.len()]),
         connections: boundary(worker)..boundary(worker + 1),
         all_connections: clients.connections,
         rooms: clients.rooms(),
         crowd: clients.crowd,
         target: clients.target,
-        source_base,
         in_flight_max: clients.in_flight,
         ramp_ns: clients.ramp.as_nanos() as u64,
         life_ns: work.life.map(|life| life.as_nanos() as u64),
@@ -329,11 +334,14 @@ mod tests {
     fn only_loopback_targets_have_chosen_sources() {
         let source = |arguments: &[&str]| {
             let clients = clients(arguments);
-            shares(&clients, &WORK, &all(&clients), 20_000).unwrap()[0].source_base
+            let shares = shares(&clients, &WORK, &all(&clients), 20_000);
+            shares.map(|shares| shares[0].sources.clone())
         };
-        assert_eq!(source(&[]), Some(Ipv4Addr::new(127, 0, 0, 0)));
-        assert_eq!(source(&["--target", "10.0.0.1:80"]), None);
-        let chosen = source(&["--target", "10.0.0.1:80", "--source-base", "10.1.0.0"]);
-        assert_eq!(chosen, Some(Ipv4Addr::new(10, 1, 0, 0)));
+        assert_eq!(source(&[]), Ok(Sources::Loopback(1)));
+        assert_eq!(source(&["--target", "10.0.0.1:80"]), Ok(Sources::Kernel));
+        let chosen = source(&["--target", "10.0.0.1:80", "--source", "10.1.0.1-2"]);
+        assert!(matches!(chosen, Ok(Sources::Given(all)) if all.len() == 2));
+        let crowded = ["--target", "10.0.0.1:80", "--connections", "100000"];
+        assert!(source(&crowded).unwrap_err().contains("--source"));
     }
 }

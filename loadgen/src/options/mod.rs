@@ -7,10 +7,11 @@ pub(crate) use file::arguments as file_arguments;
 pub(crate) use values::{CORES_MAX, Key, command_line, parse_duration};
 
 use crate::schedule::Rate;
+use crate::source::AddressRange;
 use crate::verdict::Threshold;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 use values::{
@@ -113,9 +114,9 @@ pub(crate) struct WorkerOptions {
     /// Cores for the threads, in turn; the default is all
     #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = parse_core)]
     pub(crate) cores: Vec<usize>,
-    /// First two bytes of the source addresses, instead of what the coordinator says
-    #[arg(long, value_name = "IPV4")]
-    pub(crate) source_base: Option<Ipv4Addr>,
+    /// Source addresses of this host, as 10.0.0.10-20,10.0.1.5: connections take them in turn
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) source: Vec<AddressRange>,
 }
 
 /// Options of `capacity`.
@@ -407,10 +408,16 @@ pub(crate) struct Clients {
         conflicts_with = "processes"
     )]
     pub(crate) workers: Vec<String>,
-    /// First two bytes of the source addresses; the others are worker and group of connections.
-    /// The default is 127.0.0.0 for a loopback target, and no choice for any other
-    #[arg(long, value_name = "IPV4")]
-    pub(crate) source_base: Option<Ipv4Addr>,
+    /// Source addresses, as 10.0.0.10-20,10.0.1.5: connections take them in turn. The default is as many of
+    /// 127.0.0.0/8 as are wanted for a loopback target, and the kernel's choice for any other. Worker processes
+    /// on other hosts have a list of their own
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        conflicts_with = "workers"
+    )]
+    pub(crate) source: Vec<AddressRange>,
     /// Connections that one worker has under way at a time
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: u32,

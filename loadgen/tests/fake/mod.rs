@@ -56,6 +56,8 @@ struct Shared {
     pongs: AtomicU32,
     deliveries: AtomicU32,
     publications: AtomicU32,
+    /// Addresses that clients came from.
+    sources: Mutex<std::collections::BTreeSet<std::net::IpAddr>>,
 }
 
 struct Subscriber {
@@ -78,6 +80,7 @@ impl Broker {
                 pongs: AtomicU32::new(0),
                 deliveries: AtomicU32::new(0),
                 publications: AtomicU32::new(0),
+                sources: Mutex::default(),
             }),
         };
         serve(clients, &broker.shared, |stream, shared| {
@@ -88,6 +91,13 @@ impl Broker {
             let _ = serve_upstream(stream, shared);
         });
         broker
+    }
+
+    /// Addresses that clients came from, as text.
+    #[allow(dead_code, reason = "not every test that has a fake looks at them")]
+    pub(crate) fn sources(&self) -> Vec<String> {
+        let sources = self.shared.sources.lock().unwrap();
+        sources.iter().map(ToString::to_string).collect()
     }
 
     #[allow(dead_code, reason = "not every test that has a fake counts pongs")]
@@ -118,6 +128,8 @@ fn serve_client(mut stream: TcpStream, shared: &Shared) -> Result<()> {
     if stream.peek(&mut [0])? == 0 {
         return Ok(());
     }
+    let source = stream.peer_addr()?.ip();
+    shared.sources.lock().unwrap().insert(source);
     let is_first = shared.upgrades.fetch_add(1, Relaxed) == 0;
     if is_first && shared.fault == Fault::AcceptKey {
         let _ = stream.read(&mut [0; 1024])?;
