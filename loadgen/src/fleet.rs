@@ -15,7 +15,6 @@ use crate::host;
 use crate::options::Clients;
 use crate::peer::{Context, Publishers};
 use crate::rooms::{members_max, publications_of};
-use crate::schedule::Schedule;
 use crate::tally::{Interval, Tally};
 use crate::target;
 use crate::worker::{Chat, Totals};
@@ -51,8 +50,6 @@ pub(crate) struct Fleet {
 pub(crate) struct Work {
     /// Run number in the payloads.
     pub(crate) run: u16,
-    /// When publications to the rooms in turn are due, if there is one publisher.
-    pub(crate) schedule: Option<Arc<Schedule>>,
     /// What clients publish, if they do.
     pub(crate) chat: Option<Arc<Chat>>,
     /// Mean life of a connection, once [`Fleet::churn`] is called.

@@ -201,6 +201,14 @@ impl Peer {
         }
     }
 
+    /// What it has seen of the one publisher, if that is what it hears; it has then seen nothing.
+    pub(crate) fn take_order(&mut self) -> Option<Order> {
+        match &mut self.seen {
+            Seen::One(order) => Some(std::mem::replace(order, Order::new())),
+            Seen::Members(_) => None,
+        }
+    }
+
     /// Ends it on purpose: nothing more is expected.
     pub(crate) fn drop_out(&mut self) {
         self.leave(false);

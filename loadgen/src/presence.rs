@@ -37,7 +37,6 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
     target::check(clients.target)?;
     let work = Work {
         run: publisher::run_number(),
-        schedule: None,
         chat: None,
         life: None,
     };

@@ -221,7 +221,6 @@ impl Conduct<'_> {
             run: plan
                 .as_ref()
                 .map_or_else(publisher::run_number, |plan| plan.run),
-            schedule: plan.as_ref().map(|plan| Arc::new(plan.schedule.clone())),
             chat: match &self.load {
                 Load::Clients(chat, _) => Some(Arc::clone(chat)),
                 _ => None,
@@ -408,6 +407,7 @@ impl Stage {
                 published: outcome.published,
                 schedule: plan.schedule.clone(),
                 start_ns: first_ns,
+                late_ns_max: outcome.late.max(),
             },
             (None, None) => Totals::nothing(),
         };

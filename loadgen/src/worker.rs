@@ -5,6 +5,7 @@
 //! A connection that fails is counted and not tried again, unless it was dropped on purpose before.
 
 mod due;
+mod lost;
 mod progress;
 
 pub(crate) use progress::{Progress, Totals};
@@ -12,12 +13,13 @@ pub(crate) use progress::{Progress, Totals};
 use crate::clock;
 use crate::payload::Maker;
 use crate::peer::{Context, Peer, Since, Stage};
-use crate::rooms::{first_after, publications_of, room_of};
+use crate::rooms::room_of;
 use crate::schedule::Schedule;
 use crate::source::Sources;
 use crate::tally::{Failure, Interval, Tally, record};
 use crate::upgrade::Numbers;
 use due::{Due, Dues};
+use lost::Left;
 use ringcast::base::ConnId;
 use ringcast::base::chunk::{ChunkPool, Part};
 use ringcast::driver::doorbell::Doorbells;
@@ -37,9 +39,11 @@ pub(crate) const CONNECTIONS_PER_WORKER: u32 = 15_000;
 
 /// How long a worker sleeps at most when nothing happens.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
-/// What was due less than this and twice the longest latency before a peer leaves may be on its way,
-/// nanoseconds.
+/// What was due less than this before a peer leaves may be on its way, nanoseconds; in a run with late
+/// publications and long latencies more.
 const ON_ITS_WAY_NS: u64 = 500_000_000;
+/// Peers that left and are remembered, 48 bytes each. Of further ones only the gaps are counted.
+const LEFT_MAX: usize = 1 << 20;
 /// How long until a connect is tried again that found no free slot, nanoseconds.
 const SLOT_WAIT_NS: u64 = 1_000_000;
 
@@ -68,8 +72,6 @@ pub(crate) struct Share {
     pub(crate) ramp_ns: u64,
     /// Mean life of a connection, nanoseconds; `None`: for ever.
     pub(crate) life_ns: Option<u64>,
-    /// When publications to the rooms in turn are due, if there is one publisher.
-    pub(crate) schedule: Option<Arc<Schedule>>,
     /// When clients publish: publication k of the run is due to connection k modulo all.
     pub(crate) chat: Option<Arc<Chat>>,
     /// What its peers need to know.
@@ -140,7 +142,7 @@ fn set_up(
         there: 0,
         started_ns: clock::now_ns(),
         now_ns: clock::now_ns(),
-        schedule_ns: 0,
+        left: Vec::new(),
         slots: match share.chat {
             Some(_) => vec![u32::MAX; share.connections.len()],
             None => Vec::new(),
@@ -175,8 +177,8 @@ struct Worker {
     started_ns: u64,
     /// When this turn began, nanoseconds.
     now_ns: u64,
-    /// When the schedule of publications starts, nanoseconds; 0 before that is known.
-    schedule_ns: u64,
+    /// Peers that left on purpose; what they missed is known when the run is over.
+    left: Vec<Left>,
     numbers: Numbers,
     /// What comes later.
     dues: Dues,
@@ -249,7 +251,6 @@ impl Worker {
         if progress.stop_connecting.swap(false, Relaxed) {
             self.stop_connecting();
         }
-        self.schedule_ns = progress.publish_from_ns.load(Relaxed);
         let steady_to_ns = progress.steady_to_ns.load(Acquire);
         if steady_to_ns > 0 {
             self.tally.steady_ns = (progress.steady_from_ns.load(Relaxed), steady_to_ns);
@@ -462,40 +463,23 @@ impl Worker {
 
     /// Takes the peer of a subscribed connection out, and closes. The number of the connection.
     fn drop_one(&mut self, conn: ConnId) -> u32 {
-        let missing = self.missing_at_leave(conn);
         let peer = &mut self.peers[conn.slot as usize];
-        self.tally.lost += missing;
+        match peer.take_order() {
+            Some(order) if self.left.len() < LEFT_MAX => self.left.push(Left {
+                room: peer.room(),
+                since: peer.since(),
+                since_ns: peer.since_ns,
+                leaves_ns: self.now_ns,
+                order,
+            }),
+            _ => self.tally.lost += peer.gaps(),
+        }
         peer.drop_out();
         self.tally.dropped += 1;
         self.there -= 1;
         let connection = peer.connection();
         self.sockets.close(conn);
         connection
-    }
-
-    /// What a peer that leaves on purpose has missed. Of what was due shortly before nobody can tell whether
-    /// it was still on its way.
-    fn missing_at_leave(&self, conn: ConnId) -> u64 {
-        let peer = &self.peers[conn.slot as usize];
-        let (Some(schedule), 1..) = (&self.share.schedule, self.schedule_ns) else {
-            return peer.gaps();
-        };
-        let rooms = self.share.rooms;
-        let last = publications_of(peer.room(), rooms, schedule.publications());
-        let number_after = |at_ns: u64| {
-            let after_ns = at_ns.saturating_sub(self.schedule_ns);
-            first_after(after_ns, schedule, peer.room(), rooms, last)
-        };
-        let first = match peer.since() {
-            Since::Start => 1,
-            Since::Later => number_after(peer.since_ns),
-        };
-        let on_its_way_ns = ON_ITS_WAY_NS + 2 * self.tally.latency_ns_max;
-        let leaves_ns = self.now_ns.saturating_sub(on_its_way_ns);
-        match leaves_ns > self.schedule_ns && schedule.due_ns(0).is_some() {
-            true => peer.lost(first, |_| number_after(leaves_ns) - 1),
-            false => peer.gaps(),
-        }
     }
 
     /// So many connections of a thousand break off, all at once.
@@ -652,30 +636,12 @@ impl Worker {
 
     fn count_lost(&mut self, totals: &Totals) {
         let rooms = self.share.rooms;
+        let on_its_way_ns = ON_ITS_WAY_NS + 2 * self.tally.latency_ns_max;
+        for left in &self.left {
+            self.tally.lost += lost::by_left(left, totals, rooms, on_its_way_ns);
+        }
         for peer in &self.peers {
-            let room = peer.room();
-            let first = match (peer.since(), totals) {
-                (Since::Start, _) | (_, Totals::ByConnection(_)) => 1,
-                (
-                    Since::Later,
-                    Totals::InTurn {
-                        published,
-                        schedule,
-                        start_ns,
-                    },
-                ) => {
-                    let published = publications_of(room, rooms, *published);
-                    let there_ns = peer.since_ns.saturating_sub(*start_ns);
-                    first_after(there_ns, schedule, room, rooms, published)
-                }
-            };
-            self.tally.lost += peer.lost(first, |member| match totals {
-                Totals::InTurn { published, .. } => publications_of(room, rooms, *published),
-                Totals::ByConnection(sent) => {
-                    let publisher = u64::from(member) * u64::from(rooms) + u64::from(room);
-                    sent.get(publisher as usize).copied().unwrap_or(0)
-                }
-            });
+            self.tally.lost += lost::by_peer(peer, totals, rooms);
         }
     }
 }

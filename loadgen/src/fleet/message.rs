@@ -194,11 +194,6 @@ impl Assignment {
         let is_run = (1..=ROOMS_MAX).contains(&clients.rooms())
             && clients.in_flight > 0
             && (clients.crowd == 0 || clients.rooms() > 1)
-            && self
-                .work
-                .schedule
-                .iter()
-                .all(|schedule| schedule.is_sound())
             && self.work.chat.iter().all(|chat| {
                 (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&chat.payload_bytes)
                     && chat.schedule.is_sound()

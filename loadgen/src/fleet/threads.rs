@@ -253,7 +253,6 @@ fn shares(
         in_flight_max: clients.in_flight,
         ramp_ns: clients.ramp.as_nanos() as u64,
         life_ns: work.life.map(|life| life.as_nanos() as u64),
-        schedule: work.schedule.clone(),
         chat: work.chat.clone(),
         context: Arc::clone(&context),
     };
@@ -274,7 +273,6 @@ mod tests {
 
     const WORK: Work = Work {
         run: 0,
-        schedule: None,
         chat: None,
         life: None,
     };

@@ -58,18 +58,29 @@ pub(crate) enum Totals {
         published: u64,
         schedule: Schedule,
         start_ns: u64,
+        /// Most that one was handed over late, nanoseconds.
+        late_ns_max: u64,
     },
     /// This many by each connection, to its room.
     ByConnection(Arc<[u32]>),
 }
 
 impl Totals {
+    /// Most that a publication was handed over late, nanoseconds; 0 where clients publish.
+    pub(crate) fn late_ns_max(&self) -> u64 {
+        match self {
+            Self::InTurn { late_ns_max, .. } => *late_ns_max,
+            Self::ByConnection(_) => 0,
+        }
+    }
+
     /// Of a run without publications.
     pub(crate) fn nothing() -> Self {
         Self::InTurn {
             published: 0,
             schedule: Schedule::closed(0),
             start_ns: 0,
+            late_ns_max: 0,
         }
     }
 }
