@@ -227,7 +227,7 @@ impl Fleet {
         self.order(&Order::Measure { from_ns, to_ns });
     }
 
-    /// Publications flow, on a schedule that starts at `at_ns`.
+    /// Clients publish, on a schedule that starts at `at_ns`.
     pub(crate) fn publish_from(&self, at_ns: u64) {
         self.order(&Order::PublishFrom { at_ns });
     }

@@ -346,7 +346,9 @@ impl Stage {
             }
             _ => None,
         };
-        self.fleet.publish_from(first_ns);
+        if let Load::Clients(..) = &conduct.load {
+            self.fleet.publish_from(first_ns);
+        }
         if let Trouble::Churn(_) = conduct.trouble {
             self.fleet.churn();
         }

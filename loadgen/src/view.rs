@@ -79,17 +79,17 @@ impl View {
 }
 
 fn line(point: &Point, connections: u64) -> String {
-    let (connections, there) = (grouped(connections), grouped(point.connections));
+    let (all, there) = (grouped(connections), grouped(point.connections));
     let (published, delivered) = (grouped(point.published), grouped(point.delivered));
     let mut line = format!("{:>4} s  {:<9} ", point.second, point.phase.name());
     // Writing to a string cannot fail.
-    let _ = match (connections.as_str(), point.phase) {
+    let _ = match (connections, point.phase) {
         // `publish` has no clients.
-        ("0", _) => write!(line, "{published} published"),
-        (_, Phase::Ramp) => write!(line, "{there} of {connections} connections"),
+        (0, _) => write!(line, "{published} published"),
+        (_, Phase::Ramp) => write!(line, "{there} of {all} connections"),
         _ => write!(
             line,
-            "{there} of {connections} connections, {published} published, {delivered} delivered"
+            "{there} of {all} connections, {published} published, {delivered} delivered"
         ),
     };
     if let Some(ms) = point.p99_ms.or(point.max_ms) {

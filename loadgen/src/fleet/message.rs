@@ -119,7 +119,7 @@ pub(crate) enum Order {
     StopConnecting,
     /// Measure the latency of what is due between these times.
     Measure { from_ns: u64, to_ns: u64 },
-    /// Publications flow, on a schedule that starts here.
+    /// Clients publish, on a schedule that starts here.
     PublishFrom { at_ns: u64 },
     /// Connections live as long as they are told, close and come again.
     Churn,

@@ -36,7 +36,7 @@ pub(crate) struct Progress {
     pub(crate) steady_from_ns: AtomicU64,
     /// Order: the steady phase is to here, nanoseconds; 0 before there is one.
     pub(crate) steady_to_ns: AtomicU64,
-    /// Order: publications flow, on a schedule that starts here, nanoseconds; 0 before.
+    /// Order: clients publish, on a schedule that starts here, nanoseconds; 0 before.
     pub(crate) publish_from_ns: AtomicU64,
     /// Order: clients publish no more, and connections live on.
     pub(crate) quiet: AtomicBool,
