@@ -70,7 +70,9 @@ fn first_due(totals: &Totals, rooms: u32, room: u32, there_ns: u64) -> u32 {
             ..
         } => {
             let published = publications_of(room, rooms, *published);
-            let after_ns = there_ns.saturating_sub(*start_ns);
+            let Some(after_ns) = there_ns.checked_sub(*start_ns) else {
+                return 1;
+            };
             first_after(after_ns, schedule, room, rooms, published)
         }
     }
@@ -86,15 +88,28 @@ mod tests {
     /// Of a peer that was there from 2 s to 10 s of a schedule with one publication a second, and has seen
     /// these; 3 s may have been on their way.
     fn lost(seen: &[u32], totals: &Totals) -> u64 {
-        let mut order = Order::from_first();
+        let there_ns = (102 * SECOND + SECOND / 2, 110 * SECOND + SECOND / 2);
+        lost_of(Since::Later, there_ns, seen, totals)
+    }
+
+    fn lost_of(
+        since: Since,
+        (since_ns, leaves_ns): (u64, u64),
+        seen: &[u32],
+        totals: &Totals,
+    ) -> u64 {
+        let mut order = match since {
+            Since::Start => Order::new(),
+            Since::Later => Order::from_first(),
+        };
         for number in seen {
             order.take(*number);
         }
         let left = Left {
             room: 0,
-            since: Since::Later,
-            since_ns: 102 * SECOND + SECOND / 2,
-            leaves_ns: 110 * SECOND + SECOND / 2,
+            since,
+            since_ns,
+            leaves_ns,
             order,
         };
         by_left(&left, totals, 1, 2 * SECOND)
@@ -118,6 +133,21 @@ mod tests {
         assert_eq!(lost(&[4, 6, 7, 8], &totals), 1);
         assert_eq!(lost(&[6, 7], &totals), 3);
         assert_eq!(lost(&[], &totals), 5);
+    }
+
+    #[test]
+    fn who_left_before_the_first_publication_was_due_has_missed_nothing() {
+        let totals = totals(Schedule::counted(20, Rate(1.0), 1));
+        for since in [Since::Start, Since::Later] {
+            // What may have been on its way ends before the start of the schedule, and on it.
+            for leaves_ns in [95 * SECOND, 102 * SECOND, 103 * SECOND - 1] {
+                let there_ns = (90 * SECOND, leaves_ns);
+                assert_eq!(lost_of(since, there_ns, &[], &totals), 0, "{leaves_ns}");
+            }
+            let there_ns = (90 * SECOND, 104 * SECOND);
+            assert_eq!(lost_of(since, there_ns, &[], &totals), 2);
+            assert_eq!(lost_of(since, there_ns, &[1, 2], &totals), 0);
+        }
     }
 
     #[test]
