@@ -7,10 +7,6 @@ use serde_json::Value;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
-
-/// How long the core is kept busy: longer than the run takes to get through its steady phase.
-const BUSY: Duration = Duration::from_secs(8);
 
 #[test]
 fn a_generator_that_has_no_core_is_refused_but_its_counts_stand() {
@@ -23,28 +19,27 @@ fn a_generator_that_has_no_core_is_refused_but_its_counts_stand() {
             let is_over = Arc::clone(&is_over);
             std::thread::spawn(move || {
                 core_affinity::set_for_current(core);
-                let end = Instant::now() + BUSY;
-                while !is_over.load(Relaxed) && Instant::now() < end {
+                while !is_over.load(Relaxed) {
                     std::hint::spin_loop();
                 }
             })
         })
         .collect();
-    let run = |threshold: &str| {
-        // Four threads of the usual weight leave one of the lowest next to nothing.
+    let run = |nice: &str| {
         let output = Command::new("nice")
-            .args(["-n", "19", env!("CARGO_BIN_EXE_loadgen"), "fanout"])
+            .args(["-n", nice, env!("CARGO_BIN_EXE_loadgen"), "fanout"])
             .args(["--target", &target, "--upstream", &upstream])
             .args(["--connections=24", "--rate=500", "--duration=2s"])
             .args(["--settle=50ms", "--grace=20s", "--threads=1", "--json"])
-            .args(["--cores", &core.id.to_string(), "--threshold", threshold])
+            .args(["--cores", &core.id.to_string(), "--threshold=p99<100s"])
             .output()
             .unwrap();
         let report: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
         (output.status.code(), report)
     };
-    let (code, report) = run("p99<100s");
+    // Four threads of the usual weight leave it 2.6 % of the core, half of what it needs to keep up.
+    let (code, report) = run("10");
     is_over.store(true, Relaxed);
     for spinner in spinners {
         spinner.join().unwrap();
@@ -54,6 +49,6 @@ fn a_generator_that_has_no_core_is_refused_but_its_counts_stand() {
     assert!(doubts.contains("loadgen was short of CPU"), "{report:#}");
     assert_eq!(report["delivery"]["lost"], 0);
     // The same run with a core of its own proves what it is asked.
-    let (code, report) = run("p99<100s");
+    let (code, report) = run("0");
     assert_eq!(code, Some(0), "{report:#}");
 }
