@@ -131,10 +131,10 @@ fn run_step(options: &Capacity, vary: &str, load: u32) -> Result<Step, String> {
     let report = read(&out)?;
     // The file is this process's own, and nothing depends on its removal.
     let _ = std::fs::remove_file(&out);
-    Ok(step(load, &report, &options.slo))
+    Ok(step(load, &report))
 }
 
-fn step(load: u32, report: &Report, slo: &[Threshold]) -> Step {
+fn step(load: u32, report: &Report) -> Step {
     let mut gave: Vec<String> = report
         .verdict
         .thresholds
@@ -142,9 +142,8 @@ fn step(load: u32, report: &Report, slo: &[Threshold]) -> Step {
         .filter(|checked| checked.met == Some(false))
         .map(|checked| format!("{} missed: {}", checked.threshold, checked.shown()))
         .collect();
-    let asks = |name: &str| slo.iter().any(|slo| slo.to_string().starts_with(name));
-    if !report.ok && !asks("lost") {
-        gave.push("a delivery or a connection went wrong".to_owned());
+    if !report.ok && gave.is_empty() {
+        gave = what_went_wrong(report);
     }
     if report.verdict.exit_code == 4 {
         gave.extend(report.verdict.doubts.iter().cloned());
@@ -156,6 +155,35 @@ fn step(load: u32, report: &Report, slo: &[Threshold]) -> Step {
         p99_ms: report.delivery.as_ref().and_then(|d| d.latency.p99_ms),
         server_cores: report.server.as_ref().and_then(|server| server.run_cores),
     }
+}
+
+/// Of a run that is not right although no threshold of the objective says so.
+fn what_went_wrong(report: &Report) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if let Some(connect) = &report.connect {
+        let failures = connect.failures.iter();
+        wrong.extend(failures.map(|(why, count)| format!("{} × {why}", grouped(*count))));
+    }
+    if let Some(delivery) = &report.delivery {
+        for (name, count) in [
+            ("lost", delivery.lost),
+            ("duplicated", delivery.duplicated),
+            ("reordered", delivery.reordered),
+            ("damaged", delivery.damaged),
+            ("misrouted", delivery.misrouted),
+        ] {
+            wrong.extend((count > 0).then(|| format!("{} {name}", grouped(count))));
+        }
+    }
+    let error = report
+        .publish
+        .as_ref()
+        .and_then(|publish| publish.error.clone());
+    wrong.extend(error);
+    if wrong.is_empty() {
+        wrong.push("not everything was published, or not all came back".to_owned());
+    }
+    wrong
 }
 
 /// What a load is counted in.
@@ -229,6 +257,24 @@ mod tests {
         assert_eq!(loads(50), [100]);
         assert_eq!(loads(5_000), [100, 200, 400, 800, 1_000]);
         assert_eq!(loads(510), [100, 200, 400, 800, 600, 500, 550]);
+    }
+
+    #[test]
+    fn what_gave_is_told_although_no_threshold_asks_for_it() {
+        let mut report = Report::empty();
+        report.verdict.exit_code = 1;
+        report.delivery = Some(crate::report::DeliveryReport {
+            duplicated: 2,
+            ..Default::default()
+        });
+        report.connect = Some(crate::report::ConnectReport {
+            failures: [("closed by the server: 3008".to_owned(), 7)].into(),
+            ..Default::default()
+        });
+        assert_eq!(
+            step(10, &report).gave,
+            ["7 × closed by the server: 3008", "2 duplicated"]
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::host;
 use crate::options::Clients;
 use crate::peer::{Context, Publishers};
-use crate::rooms::{members_max, publications_of};
+use crate::rooms::members_max;
 use crate::tally::{Interval, Tally};
 use crate::target;
 use crate::worker::{Chat, Totals};
@@ -33,8 +33,8 @@ pub(crate) const POLL: Duration = Duration::from_millis(5);
 const SOURCES: Range<u8> = 1..251;
 /// From an order with a time until that time, so that all threads know of it.
 const LEAD_NS: u64 = 50_000_000;
-/// How long connections may take to say how many publications they sent.
-const SENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long worker threads may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The fleet.
 pub(crate) struct Fleet {
@@ -42,7 +42,6 @@ pub(crate) struct Fleet {
     members: Vec<Box<dyn Member>>,
     intervals: Option<Receiver<Interval>>,
     connections: u32,
-    rooms: u32,
 }
 
 /// What the workers are to do, apart from where the connections go.
@@ -78,6 +77,12 @@ trait Member {
 
     /// How many publications each connection sent, some time after [`Order::Quieten`].
     fn sent(&self) -> Option<Vec<u32>>;
+
+    /// Has it tell what is to come of `totals`.
+    fn foretell(&self, totals: &Totals);
+
+    /// How many deliveries there are to be in all, some time after [`Member::foretell`].
+    fn expected(&self) -> Option<u64>;
 
     /// Whether all is well; the error is of a worker that could not run.
     fn check(&self) -> Result<(), String>;
@@ -149,7 +154,6 @@ impl Fleet {
             members,
             intervals: Some(intervals),
             connections: clients.connections,
-            rooms: clients.rooms(),
         })
     }
 
@@ -245,44 +249,39 @@ impl Fleet {
     /// Clients publish no more and leave no more. How many publications each connection sent.
     pub(crate) fn quieten(&self) -> Result<Arc<[u32]>, String> {
         self.order(&Order::Quieten);
+        let each = self.wait_for(|member| member.sent())?;
+        Ok(each.concat().into())
+    }
+
+    /// How many deliveries there are to be in all when each connection that is there now gets what is due to
+    /// it of `totals`. To be asked once.
+    pub(crate) fn foretell(&self, totals: &Totals) -> Result<u64, String> {
+        for member in &self.members {
+            member.foretell(totals);
+        }
+        self.wait_for(|member| member.expected())
+            .map(|each| each.iter().sum())
+    }
+
+    /// Waits until all members have their answer.
+    fn wait_for<T>(&self, answer: impl Fn(&dyn Member) -> Option<T>) -> Result<Vec<T>, String> {
         let since = Instant::now();
         loop {
-            let each: Option<Vec<_>> = self.members.iter().map(|member| member.sent()).collect();
+            let each: Option<Vec<T>> = self
+                .members
+                .iter()
+                .map(|member| answer(&**member))
+                .collect();
             if let Some(each) = each {
-                return Ok(each.concat().into());
+                return Ok(each);
             }
             self.check()?;
-            if since.elapsed() > SENT_TIMEOUT {
-                return Err("a worker does not say what its connections sent".to_owned());
+            if since.elapsed() > ANSWER_TIMEOUT {
+                let seconds = ANSWER_TIMEOUT.as_secs();
+                return Err(format!("a worker thread has not answered for {seconds} s"));
             }
             std::thread::sleep(POLL);
         }
-    }
-
-    /// Deliveries that `published` publications to the rooms in turn lead to, when all members are there;
-    /// to all who are there, when some are not.
-    pub(crate) fn expected_in_turn(&self, published: u64) -> u64 {
-        let there = self.counts().subscribed;
-        if there < u64::from(self.connections) {
-            return there * (published / u64::from(self.rooms));
-        }
-        let rooms = self.rooms;
-        let of = |room: u32| {
-            let members = (self.connections.saturating_sub(room)).div_ceil(rooms);
-            u64::from(members) * u64::from(publications_of(room, rooms, published))
-        };
-        (0..rooms).map(of).sum()
-    }
-
-    /// Deliveries that `sent` has to lead to, when all members are there.
-    pub(crate) fn expected(&self, sent: &[u32]) -> u64 {
-        let members = |room: u32| (self.connections - room).div_ceil(self.rooms);
-        (0..)
-            .zip(sent)
-            .map(|(connection, sent)| {
-                u64::from(*sent) * u64::from(members(connection % self.rooms))
-            })
-            .sum()
     }
 
     /// Stops the workers, which count what is lost of `totals`, and adds them up. Their connections

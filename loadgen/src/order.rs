@@ -8,7 +8,7 @@ const GAPS_MAX: usize = 1_024;
 /// The publications that a subscriber has seen: `base` to `next - 1`, apart from the gaps.
 #[derive(Debug)]
 pub(crate) struct Order {
-    /// The first one that it can have seen; 0 while that is open.
+    /// The first one that it can have seen, or has seen; 0 while that is open.
     base: u32,
     next: u32,
     /// Present once something came too early.
@@ -61,6 +61,15 @@ impl Order {
         if self.base == 0 {
             (self.base, self.next) = (number, number);
         }
+        if (1..self.base).contains(&number) {
+            // It was there earlier than the first that came says: what is between was due too.
+            if number + 1 < self.base {
+                let gaps = self.gaps.get_or_insert_default();
+                gaps.add_before(number + 1, self.base - 1);
+            }
+            self.base = number;
+            return Arrival::Late;
+        }
         if number >= self.next {
             if number > self.next {
                 self.gaps.get_or_insert_default().add(self.next, number - 1);
@@ -84,7 +93,7 @@ impl Order {
     /// Publications up to `number` do not come and are not missing: how many those are. Gaps before
     /// the latest publication stay.
     pub(crate) fn skip(&mut self, number: u32) -> u32 {
-        let skipped = (number + 1).saturating_sub(self.next);
+        let skipped = number.saturating_add(1).saturating_sub(self.next);
         self.next += skipped;
         skipped
     }
@@ -120,6 +129,19 @@ impl Gaps {
             self.forgotten_range.0 = first;
         }
         self.forgotten_range.1 = last;
+        self.forgotten += last - first + 1;
+    }
+
+    /// `first` to `last`, earlier than all before, have not come.
+    fn add_before(&mut self, first: u32, last: u32) {
+        if self.known.len() < GAPS_MAX {
+            self.known.insert(0, (first, last));
+            return;
+        }
+        if self.forgotten == 0 {
+            self.forgotten_range.1 = last;
+        }
+        self.forgotten_range.0 = first;
         self.forgotten += last - first + 1;
     }
 
@@ -216,6 +238,16 @@ mod tests {
         assert_eq!((order.gaps(), order.missing_from(8, 10)), (1, 2));
         // 5 and 6 were published when it was there, and did not come.
         assert_eq!(order.missing_from(5, 10), 4);
+    }
+
+    #[test]
+    fn what_comes_before_the_first_that_came_is_late_and_not_repeated() {
+        let mut order = Order::from_first();
+        let all = [9, 8, 5, 6, 8, 10, 7].map(|number| order.take(number));
+        assert_eq!(all, [New, Late, Late, Late, Repeated, New, Late]);
+        assert_eq!((order.gaps(), order.missing_from(4, 10)), (0, 1));
+        // One that is there from the start has seen none before the first.
+        assert_eq!(arrivals(&[1, 0]), [New, Repeated]);
     }
 
     #[test]

@@ -25,7 +25,8 @@ use crate::watch::Watch;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -90,17 +91,22 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
         .collect();
     let progress = Arc::new(publisher::Progress::default());
     let publishing = publisher::start(plan.clone(), outlet, &progress)?;
-    let mut last = None;
-    // Each client has asked twice more when this is over.
-    let aftermath = options.interval * 2 + Duration::from_millis(500);
-    while last.is_none_or(|last: Instant| last.elapsed() < aftermath) {
-        if publishing.is_finished() {
-            last.get_or_insert_with(Instant::now);
+    let (mut answered, mut changed) = (0, Instant::now());
+    while !threads.iter().all(|thread| thread.is_finished()) {
+        let is_published = publishing.is_finished();
+        // Pairs with the pollers' acquire load: a round that begins after it asks for all there is.
+        orders.is_published.store(is_published, Release);
+        let now_answered = orders.answered.load(Relaxed);
+        if now_answered != answered || !is_published {
+            (answered, changed) = (now_answered, Instant::now());
+        }
+        if changed.elapsed() > options.pace.grace {
+            orders.stop.store(true, Relaxed);
         }
         watch.tick(|| Now {
-            phase: match last {
-                None => Phase::Steady,
-                Some(_) => Phase::CoolDown,
+            phase: match is_published {
+                false => Phase::Steady,
+                true => Phase::CoolDown,
             },
             connections: options.clients.into(),
             delivered: orders.delivered.load(Relaxed),
@@ -109,11 +115,10 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
         std::thread::sleep(POLL);
     }
     let outcome = publisher::end(publishing)?;
-    orders.published.store(outcome.published, Relaxed);
-    orders.stop.store(true, Relaxed);
     let (mut tally, mut polling) = (Tally::new(), PollingReport::default());
     for thread in threads {
-        let (theirs, asked) = thread.join().map_err(|_| "a poller panicked".to_owned())?;
+        let poller = thread.join().map_err(|_| "a poller panicked".to_owned())?;
+        let (theirs, asked) = poller.finish(outcome.published);
         tally.merge(&theirs);
         polling.requests += asked.requests;
         polling.empty += asked.empty;
@@ -129,7 +134,7 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
     Ok(Report {
         ok: tally.is_clean() && publish.is_clean() && polling.failed == 0,
         publish: Some(publish),
-        delivery: Some(DeliveryReport::new(&tally, plan.start_ns)),
+        delivery: Some(DeliveryReport::new(&tally, steady.0)),
         server: ServerReport::between(
             [server_before, server_before, server_after],
             tally.delivered,
@@ -150,13 +155,17 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
     })
 }
 
+/// What the pollers are told, and what others see of them.
 #[derive(Default)]
 struct Orders {
+    /// Nothing more is published: a round that begins now and brings nothing new is the last one.
+    is_published: AtomicBool,
+    /// End now: no answers come any more.
     stop: AtomicBool,
-    /// Publications in all, before `stop`.
-    published: AtomicU64,
     /// What all clients have got until now.
     delivered: AtomicU64,
+    /// Questions with an answer.
+    answered: AtomicU64,
 }
 
 /// A client: where it is in its room.
@@ -251,15 +260,16 @@ impl Poller {
         Ok(poller)
     }
 
-    fn run(
-        mut self,
-        begin_ns: u64,
-        orders: &Orders,
-        intervals: &Sender<Interval>,
-    ) -> (Tally, PollingReport) {
+    /// Asks round after round, until all that was published has been asked for.
+    fn run(mut self, begin_ns: u64, orders: &Orders, intervals: &Sender<Interval>) -> Self {
         let (mut round_ns, mut second) = (begin_ns, begin_ns / 1_000_000_000);
-        while !orders.stop.load(Relaxed) {
+        loop {
+            let is_published = orders.is_published.load(Acquire);
+            let before = self.tally.delivered;
             for index in 0..self.clients.len() {
+                if orders.stop.load(Relaxed) {
+                    return self;
+                }
                 let due_ns = round_ns + self.clients[index].phase_ns;
                 let wait_ns = due_ns.saturating_sub(clock::now_ns());
                 std::thread::sleep(Duration::from_nanos(wait_ns));
@@ -274,16 +284,25 @@ impl Poller {
                     second = now_ns / 1_000_000_000;
                 }
                 let delivered = self.tally.delivered;
-                if let Err(error) = self.poll(index) {
-                    self.report.failed += 1;
-                    self.report.error.get_or_insert(error);
+                match self.poll(index) {
+                    Ok(()) => drop(orders.answered.fetch_add(1, Relaxed)),
+                    Err(error) => {
+                        self.report.failed += 1;
+                        self.report.error.get_or_insert(error);
+                    }
                 }
                 let more = self.tally.delivered - delivered;
                 orders.delivered.fetch_add(more, Relaxed);
             }
+            if is_published && self.tally.delivered == before {
+                return self;
+            }
             round_ns += self.interval_ns;
         }
-        let published = orders.published.load(Relaxed);
+    }
+
+    /// Counts what is missing of `published` publications, which went to the rooms in turn.
+    fn finish(mut self, published: u64) -> (Tally, PollingReport) {
         for client in &self.clients {
             let published = publications_of(client.room, self.rooms, published);
             self.tally.lost += u64::from(client.order.missing(published));

@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Presence) -> Result<Report, String> {
     let there = ask(rooms)?;
     let end = stage.mark()?;
     let marks = Marks {
-        first_ns: 0,
+        steady_ns: 0,
         begin,
         over: end.clone(),
         end,

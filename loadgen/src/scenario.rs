@@ -24,7 +24,7 @@ use crate::schedule::Schedule;
 use crate::slow::SlowReaders;
 use crate::tally::Tally;
 use crate::target;
-use crate::worker::{Chat, Totals};
+use crate::worker::{Chat, Slack, Totals};
 use flow::Flow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -258,7 +258,7 @@ impl Conduct<'_> {
                     closed,
                 });
             }
-            _ => report.delivery = Some(DeliveryReport::new(tally, marks.first_ns)),
+            _ => report.delivery = Some(DeliveryReport::new(tally, marks.steady_ns)),
         }
         report.publish = match (&self.load, run.outcome) {
             (Load::Clients(chat, _), _) => {
@@ -288,7 +288,7 @@ impl Conduct<'_> {
     /// Whether all who dropped in a storm were back in their time.
     fn is_back_in_time(&self, tally: &Tally) -> bool {
         match self.trouble {
-            Trouble::Storm(_, within) => Duration::from_nanos(tally.back_latency.max()) <= within,
+            Trouble::Storm(_, within) => Duration::from_nanos(tally.back_ns_max) <= within,
             _ => true,
         }
     }
@@ -392,10 +392,18 @@ impl Stage {
                 && let Some((plan, thread)) = publishing.take()
             {
                 let done = publisher::end(thread)?;
-                flow.published_all(&self.fleet, done.published);
+                flow.published_all(Totals::InTurn {
+                    published: done.published,
+                    schedule: plan.schedule.clone(),
+                    start_ns: first_ns,
+                    slack: Slack {
+                        late_ns_max: done.late.max(),
+                        ..Slack::default()
+                    },
+                });
                 outcome = Some((plan, done));
             }
-            if flow.is_over(&self.fleet, publishing.is_none())? {
+            if flow.is_over(&self.fleet)? {
                 break;
             }
             self.fleet.check()?;
@@ -403,25 +411,18 @@ impl Stage {
         }
         let over = self.mark()?;
         let end = end.unwrap_or_else(|| over.clone());
-        let totals = match (flow.sent, &outcome) {
-            (Some(sent), _) => Totals::ByConnection(sent),
-            (None, Some((plan, outcome))) => Totals::InTurn {
-                published: outcome.published,
-                schedule: plan.schedule.clone(),
-                start_ns: first_ns,
-                late_ns_max: outcome.late.max(),
-            },
-            (None, None) => Totals::nothing(),
-        };
+        let latency_ns_max = self.fleet.counts().latency_ns_max;
         let run = Run {
             outcome,
-            totals,
             publish_ns: flow.publish_ns,
+            totals: flow
+                .into_totals()
+                .with_slack(|slack| slack.latency_ns_max = latency_ns_max),
         };
         Ok((
             run,
             Marks {
-                first_ns,
+                steady_ns: steady.0,
                 begin,
                 end,
                 over,

@@ -103,9 +103,16 @@ impl Schedule {
         self.publications
     }
 
-    /// The first rate, if there is one.
-    pub(crate) fn rate(&self) -> Option<Rate> {
-        self.segments.first().map(|segment| segment.rate)
+    /// Publications per second, one rate after the other; none in a closed loop.
+    pub(crate) fn rates(&self) -> Vec<f64> {
+        let mut rates: Vec<_> = self.segments.iter().map(|segment| segment.rate.0).collect();
+        rates.dedup();
+        rates
+    }
+
+    /// Nanoseconds from the start at which the last publication is due; `None` in a closed loop.
+    pub(crate) fn last_due_ns(&self) -> Option<u64> {
+        self.due_ns(self.publications.checked_sub(1)?)
     }
 
     /// The steady phase of a schedule that starts at `start_ns`: nanoseconds of the same clock.
@@ -157,6 +164,9 @@ mod tests {
         assert_eq!(schedule.due_ns(51), Some(5_010_000_000));
         assert_eq!(schedule.due_ns(350), Some(8_000_000_000));
         assert_eq!(schedule.steady(7), (2_000_000_007, 8_000_000_007));
+        assert_eq!(schedule.last_due_ns(), Some(8_990_000_000));
+        assert_eq!(schedule.rates(), [10.0, 100.0]);
+        assert!(Schedule::closed(3).rates().is_empty());
     }
 
     #[test]

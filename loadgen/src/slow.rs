@@ -136,6 +136,8 @@ fn subscribe(
 /// server had not yet got rid of comes in while we read, so an end may need a moment.
 fn is_cut(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 16 * 1024];
+    // One that read slowly did not wait.
+    let _ = stream.set_nonblocking(false);
     // A timeout cannot fail to be set unless it is zero.
     let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
     let deadline = std::time::Instant::now() + Duration::from_millis(500);

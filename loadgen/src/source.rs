@@ -87,9 +87,19 @@ impl AddressRange {
     }
 }
 
-/// Whether `connections` to one destination find a port on `addresses`, `ports` on each.
-pub(crate) fn check_ports(connections: u32, addresses: u32, ports: u32) -> Result<(), String> {
-    let places = u64::from(addresses) * u64::from(ports);
+/// Whether `connections` of one host to `target` find a port, `ports` on each of its addresses. Of a target on
+/// loopback there are enough, unless addresses were named.
+pub(crate) fn check_ports(
+    connections: u32,
+    named: &[AddressRange],
+    target: SocketAddrV4,
+    ports: u32,
+) -> Result<(), String> {
+    if named.is_empty() && target.ip().is_loopback() {
+        return Ok(());
+    }
+    let addresses = AddressRange::addresses(named).len().max(1);
+    let places = addresses as u64 * u64::from(ports);
     match u64::from(connections) <= places {
         true => Ok(()),
         false => Err(format!(
@@ -141,8 +151,16 @@ mod tests {
 
     #[test]
     fn too_few_ports_are_told_before_the_run() {
-        assert_eq!(check_ports(28_232, 1, 28_232), Ok(()));
-        let error = check_ports(60_000, 2, 28_232).unwrap_err();
-        assert!(error.contains("--source"), "{error}");
+        let (elsewhere, loopback) = (
+            "10.0.0.1:80".parse().unwrap(),
+            "127.0.0.1:80".parse().unwrap(),
+        );
+        let two = ["10.0.0.1-2".parse().unwrap()];
+        assert_eq!(check_ports(28_232, &[], elsewhere, 28_232), Ok(()));
+        assert_eq!(check_ports(1_000_000, &[], loopback, 28_232), Ok(()));
+        for target in [elsewhere, loopback] {
+            let error = check_ports(60_000, &two, target, 28_232).unwrap_err();
+            assert!(error.contains("--source"), "{error}");
+        }
     }
 }

@@ -205,8 +205,10 @@ pub(crate) struct Tally {
     pub(crate) first_connect_ns: Option<u64>,
     /// When the last subscribe was confirmed, nanoseconds.
     pub(crate) last_subscribed_ns: Option<u64>,
-    /// When the last publication came, nanoseconds.
-    pub(crate) last_delivered_ns: Option<u64>,
+    /// When the last publication that is measured came, nanoseconds.
+    pub(crate) last_measured_ns: Option<u64>,
+    /// Longest time from a drop until the connection was subscribed again, nanoseconds.
+    pub(crate) back_ns_max: u64,
 }
 
 impl Tally {
@@ -242,7 +244,8 @@ impl Tally {
             sent_latency: histogram(3),
             first_connect_ns: None,
             last_subscribed_ns: None,
-            last_delivered_ns: None,
+            last_measured_ns: None,
+            back_ns_max: 0,
         }
     }
 
@@ -259,8 +262,9 @@ impl Tally {
     /// Counts a publication that came for the first time at `now_ns`.
     pub(crate) fn deliver(&mut self, stamp: &Stamp, now_ns: u64) {
         self.delivered += 1;
-        self.last_delivered_ns = Some(now_ns);
-        let sent_ns = stamp.due_ns + u64::from(stamp.delay_us) * 1_000;
+        let sent_ns = stamp
+            .due_ns
+            .saturating_add(u64::from(stamp.delay_us) * 1_000);
         let due = now_ns.saturating_sub(stamp.due_ns);
         record(&mut self.interval.latency, due);
         self.latency_ns_max = self.latency_ns_max.max(due);
@@ -268,6 +272,7 @@ impl Tally {
         if (begin_ns..end_ns).contains(&stamp.due_ns) {
             record(&mut self.due_latency, due);
             record(&mut self.sent_latency, now_ns.saturating_sub(sent_ns));
+            self.last_measured_ns = Some(now_ns);
         }
     }
 
@@ -338,6 +343,7 @@ impl Tally {
         let starts = [self.first_connect_ns, other.first_connect_ns];
         self.first_connect_ns = starts.into_iter().flatten().min();
         self.last_subscribed_ns = self.last_subscribed_ns.max(other.last_subscribed_ns);
-        self.last_delivered_ns = self.last_delivered_ns.max(other.last_delivered_ns);
+        self.last_measured_ns = self.last_measured_ns.max(other.last_measured_ns);
+        self.back_ns_max = self.back_ns_max.max(other.back_ns_max);
     }
 }

@@ -4,7 +4,7 @@
 //! ten samples beyond it at least; one with fewer is not known, and a threshold on it makes the run
 //! prove nothing. So does a generator that was itself short of CPU, where the threshold is on a time or a rate.
 
-use crate::report::Report;
+use crate::report::{Doubts, Report};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -30,12 +30,23 @@ impl Kind {
     }
 }
 
+/// What a generator that is itself too slow falsifies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suffers {
+    /// Nothing: a count, or memory.
+    Nothing,
+    /// What was measured while it connected.
+    Connecting,
+    /// What was measured while publications flowed.
+    Running,
+}
+
 /// A value of the report that a threshold can be on.
 struct Metric {
     name: &'static str,
     kind: Kind,
-    /// Whether a generator that is short of CPU falsifies it.
-    is_performance: bool,
+    /// What may falsify it.
+    suffers: Suffers,
     read: fn(&Report) -> Option<f64>,
 }
 
@@ -43,7 +54,25 @@ const fn time(name: &'static str, read: fn(&Report) -> Option<f64>) -> Metric {
     Metric {
         name,
         kind: Kind::Time,
-        is_performance: true,
+        suffers: Suffers::Running,
+        read,
+    }
+}
+
+const fn connecting(name: &'static str, kind: Kind, read: fn(&Report) -> Option<f64>) -> Metric {
+    Metric {
+        name,
+        kind,
+        suffers: Suffers::Connecting,
+        read,
+    }
+}
+
+const fn rate(name: &'static str, read: fn(&Report) -> Option<f64>) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Count,
+        suffers: Suffers::Running,
         read,
     }
 }
@@ -52,7 +81,7 @@ const fn count(name: &'static str, read: fn(&Report) -> Option<f64>) -> Metric {
     Metric {
         name,
         kind: Kind::Count,
-        is_performance: false,
+        suffers: Suffers::Nothing,
         read,
     }
 }
@@ -61,7 +90,7 @@ const fn bytes(name: &'static str, read: fn(&Report) -> Option<f64>) -> Metric {
     Metric {
         name,
         kind: Kind::Bytes,
-        is_performance: false,
+        suffers: Suffers::Nothing,
         read,
     }
 }
@@ -77,6 +106,31 @@ macro_rules! latency {
             .delivery
             .as_ref()
             .and_then(|delivery| delivery.latency.$field))
+    };
+}
+
+/// Of connections that came back: after a drop of `churn` and `storm`, or with a recovery.
+macro_rules! back {
+    ($report:ident, $field:ident) => {
+        ms(match (&$report.back, &$report.recovery) {
+            (Some(back), _) => back.latency.$field,
+            (None, Some(recovery)) => recovery.back.$field,
+            (None, None) => None,
+        })
+    };
+}
+
+/// Of deliveries, in `recover` too.
+macro_rules! delivered {
+    ($report:ident, $field:ident) => {
+        delivered!($report, $field, $field)
+    };
+    ($report:ident, $field:ident, $in_recovery:ident) => {
+        match (&$report.delivery, &$report.recovery) {
+            (Some(delivery), _) => Some(delivery.$field as f64),
+            (None, Some(recovery)) => Some(recovery.deliveries.$in_recovery as f64),
+            (None, None) => None,
+        }
     };
 }
 
@@ -97,44 +151,39 @@ static METRICS: &[Metric] = &[
     time("p99.999", |r| latency!(r, p99999_ms)),
     time("mean", |r| latency!(r, mean_ms)),
     time("max", |r| latency!(r, max_ms)),
-    time("connect_p50", |r| ms(r.connect.as_ref()?.latency.p50_ms)),
-    time("connect_p99", |r| ms(r.connect.as_ref()?.latency.p99_ms)),
-    time("connect_max", |r| ms(r.connect.as_ref()?.latency.max_ms)),
-    time("back_p50", |r| ms(r.back.as_ref()?.latency.p50_ms)),
-    time("back_p99", |r| ms(r.back.as_ref()?.latency.p99_ms)),
-    time("back_max", |r| ms(r.back.as_ref()?.latency.max_ms)),
+    connecting("connect_p50", Kind::Time, |r| {
+        ms(r.connect.as_ref()?.latency.p50_ms)
+    }),
+    connecting("connect_p99", Kind::Time, |r| {
+        ms(r.connect.as_ref()?.latency.p99_ms)
+    }),
+    connecting("connect_max", Kind::Time, |r| {
+        ms(r.connect.as_ref()?.latency.max_ms)
+    }),
+    time("back_p50", |r| back!(r, p50_ms)),
+    time("back_p99", |r| back!(r, p99_ms)),
+    time("back_max", |r| back!(r, max_ms)),
     count("failed", |r| {
-        r.connect
-            .as_ref()
-            .map(|part| part.failures.values().sum::<u64>() as f64)
+        let failures = match (&r.connect, &r.recovery) {
+            (Some(connect), _) => &connect.failures,
+            (None, recovery) => &recovery.as_ref()?.failures,
+        };
+        Some(failures.values().sum::<u64>() as f64)
     }),
     count("subscribed", |r| counted!(r, connect, subscribed)),
     count("expected", |r| counted!(r, delivery, expected)),
-    count("delivered", |r| counted!(r, delivery, delivered)),
-    count("lost", |r| counted!(r, delivery, lost)),
-    count("duplicated", |r| counted!(r, delivery, duplicated)),
-    count("reordered", |r| counted!(r, delivery, reordered)),
-    count("damaged", |r| counted!(r, delivery, damaged)),
-    count("misrouted", |r| counted!(r, delivery, misrouted)),
+    count("delivered", |r| delivered!(r, delivered)),
+    count("lost", |r| delivered!(r, lost)),
+    count("duplicated", |r| delivered!(r, duplicated)),
+    count("reordered", |r| delivered!(r, reordered)),
+    count("damaged", |r| delivered!(r, damaged, wrong)),
+    count("misrouted", |r| delivered!(r, misrouted, unasked)),
     count("refused", |r| counted!(r, publish, refused)),
-    Metric {
-        name: "delivery_rate",
-        kind: Kind::Count,
-        is_performance: true,
-        read: |r| counted!(r, delivery, per_second),
-    },
-    Metric {
-        name: "publish_rate",
-        kind: Kind::Count,
-        is_performance: true,
-        read: |r| counted!(r, publish, per_second),
-    },
-    Metric {
-        name: "connect_rate",
-        kind: Kind::Count,
-        is_performance: true,
-        read: |r| counted!(r, connect, per_second),
-    },
+    rate("delivery_rate", |r| counted!(r, delivery, per_second)),
+    rate("publish_rate", |r| counted!(r, publish, per_second)),
+    connecting("connect_rate", Kind::Count, |r| {
+        counted!(r, connect, per_second)
+    }),
     bytes("rss_per_conn", |r| {
         r.server.as_ref()?.rss_per_connection_bytes
     }),
@@ -286,10 +335,24 @@ const PROVES_NOTHING: u8 = 4;
 impl Verdict {
     /// Of a report whose `ok` and numbers are complete.
     pub(crate) fn new(report: &Report, thresholds: &[Threshold]) -> Self {
-        let mut doubts = report.loadgen.doubts(report);
-        let is_saturated = !doubts.is_empty();
+        let Doubts {
+            run: mut doubts,
+            connecting,
+        } = Doubts::of(report);
+        let (is_run_doubted, is_connecting_doubted) = (!doubts.is_empty(), !connecting.is_empty());
+        // A generator connects as fast as it can, unless it is told not to: that alone spoils no run.
+        let asks_of = |suffers| thresholds.iter().any(|one| one.metric.suffers == suffers);
+        if asks_of(Suffers::Connecting) {
+            doubts.extend(connecting);
+        }
         let mut checked = Vec::with_capacity(thresholds.len());
-        let (mut is_missed, mut is_unproved) = (false, false);
+        // Whatever is asked of it.
+        let shows_nothing = report
+            .recovery
+            .as_ref()
+            .and_then(|recovery| recovery.doubt());
+        let (mut is_missed, mut is_unproved) = (false, shows_nothing.is_some());
+        doubts.extend(shows_nothing);
         for threshold in thresholds {
             let value = (threshold.metric.read)(report);
             let met = value.map(|value| threshold.relation.holds(value, threshold.limit));
@@ -302,8 +365,13 @@ impl Verdict {
                     ));
                 }
                 Some(met) => {
-                    is_missed |= !met;
-                    is_unproved |= is_saturated && threshold.metric.is_performance;
+                    let is_doubted = match threshold.metric.suffers {
+                        Suffers::Nothing => false,
+                        Suffers::Connecting => is_connecting_doubted,
+                        Suffers::Running => is_run_doubted,
+                    };
+                    is_unproved |= is_doubted;
+                    is_missed |= !met && !is_doubted;
                 }
             }
             checked.push(Checked {
@@ -430,7 +498,29 @@ mod tests {
             starved: 0.39,
         }];
         assert_eq!(exit_code(&measured, &["p99<50ms"]), 4);
+        // Nor that it was missed.
+        assert_eq!(exit_code(&measured, &["p99<30ms"]), 4);
         assert_eq!(exit_code(&measured, &["lost==0"]), 0);
+        assert_eq!(exit_code(&measured, &["p99<30ms", "lost==1"]), 3);
         assert!(!Verdict::new(&measured, &[]).valid);
+    }
+
+    #[test]
+    fn a_generator_that_was_saturated_while_it_connected_proves_nothing_of_that_alone() {
+        let mut measured = report(Some(40.0));
+        measured.connect = Some(crate::report::ConnectReport {
+            latency: crate::report::Latency {
+                p99_ms: Some(40.0),
+                ..Default::default()
+            },
+            ..Default::default()
+        });
+        measured.loadgen.connecting_workers = vec![crate::report::WorkerReport {
+            busy: 0.6,
+            starved: 0.39,
+        }];
+        assert_eq!(exit_code(&measured, &["connect_p99<50ms"]), 4);
+        assert_eq!(exit_code(&measured, &["p99<50ms"]), 0);
+        assert!(Verdict::new(&measured, &[]).valid);
     }
 }

@@ -8,7 +8,7 @@ mod due;
 mod lost;
 mod progress;
 
-pub(crate) use progress::{Progress, Totals};
+pub(crate) use progress::{Progress, Slack, Totals};
 
 use crate::clock;
 use crate::payload::Maker;
@@ -39,11 +39,10 @@ pub(crate) const CONNECTIONS_PER_WORKER: u32 = 15_000;
 
 /// How long a worker sleeps at most when nothing happens.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
-/// What was due less than this before a peer leaves may be on its way, nanoseconds; in a run with late
-/// publications and long latencies more.
-const ON_ITS_WAY_NS: u64 = 500_000_000;
 /// Peers that left and are remembered, 48 bytes each. Of further ones only the gaps are counted.
 const LEFT_MAX: usize = 1 << 20;
+/// Publications of clients that are sent before the ring is looked after again.
+const PUBLISH_MAX: u32 = 256;
 /// How long until a connect is tried again that found no free slot, nanoseconds.
 const SLOT_WAIT_NS: u64 = 1_000_000;
 
@@ -198,7 +197,6 @@ impl Worker {
     fn run(&mut self, progress: &Progress) {
         let mut second = 0;
         while !progress.stop.load(Acquire) {
-            self.take_orders(progress);
             let first_ns = self.start_connects();
             let publish_ns = self.publish(progress);
             self.do_what_is_due(progress);
@@ -209,6 +207,8 @@ impl Worker {
                 true => Wait::No,
                 false => Wait::UpTo(wait),
             });
+            // Before what came is counted: a thread that had no core finds both at the same time.
+            self.take_orders(progress);
             self.now_ns = clock::now_ns();
             let mut events = 0;
             while let Some(event) = self.sockets.next_event() {
@@ -237,6 +237,8 @@ impl Worker {
             progress.dropped.store(tally.dropped, Relaxed);
             progress.delivered.store(tally.delivered, Relaxed);
             progress.published.store(tally.published, Relaxed);
+            let latency_ns_max = tally.latency_ns_max;
+            progress.latency_ns_max.store(latency_ns_max, Relaxed);
         }
         if let Some(interval) = self.tally.take_interval(second) {
             let _ = self.intervals.send(interval);
@@ -279,6 +281,12 @@ impl Worker {
                 sent[index as usize] = peer.sent();
             }
             let _ = progress.sent.set(sent);
+        }
+        if let Some(totals) = progress.foretell.get()
+            && progress.expected.get().is_none()
+        {
+            let more = lost::still_to_come(&self.peers, totals, self.share.rooms);
+            let _ = progress.expected.set(self.tally.delivered + more);
         }
     }
 
@@ -369,12 +377,14 @@ impl Worker {
         let chat = Arc::clone(chat);
         let start_ns = progress.publish_from_ns.load(Relaxed);
         let all = u64::from(self.share.all_connections);
+        let mut count = 0;
         while start_ns > 0 && self.next_publication < chat.schedule.publications() {
             let due_ns = start_ns + chat.schedule.due_ns(self.next_publication).unwrap_or(0);
             let now_ns = clock::now_ns();
-            if due_ns > now_ns {
+            if due_ns > now_ns || count == PUBLISH_MAX {
                 return due_ns;
             }
+            count += 1;
             let connection = (self.next_publication % all) as u32;
             self.publish_one(connection, due_ns, now_ns);
             self.next_publication += match connection + 1 == self.share.connections.end {
@@ -583,6 +593,7 @@ impl Worker {
             Since::Later => {
                 self.tally.back += 1;
                 record(&mut self.tally.back_latency, took_ns);
+                self.tally.back_ns_max = self.tally.back_ns_max.max(took_ns);
                 self.dues.attempts.remove(&peer.connection());
             }
         }
@@ -636,9 +647,8 @@ impl Worker {
 
     fn count_lost(&mut self, totals: &Totals) {
         let rooms = self.share.rooms;
-        let on_its_way_ns = ON_ITS_WAY_NS + 2 * self.tally.latency_ns_max;
         for left in &self.left {
-            self.tally.lost += lost::by_left(left, totals, rooms, on_its_way_ns);
+            self.tally.lost += lost::by_left(left, totals, rooms);
         }
         for peer in &self.peers {
             self.tally.lost += lost::by_peer(peer, totals, rooms);

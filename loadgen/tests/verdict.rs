@@ -34,7 +34,7 @@ fn fanout(fault: Fault, more: &[&str]) -> (i32, Value) {
         "--settle",
         "50ms",
         "--grace",
-        "500ms",
+        "2s",
         "--threads",
         "2",
         "--server-pid",
@@ -153,17 +153,12 @@ fn a_server_that_forgets_who_came_back_is_caught_although_it_confirmed_them() {
     assert!(lost >= CONNECTIONS * 20, "{forgotten:#}");
 }
 
-/// Report of a churn: 24 connections live 1.5 s on the mean.
+/// Report of a churn: 24 connections live 1 s on the mean, and 2 s at most.
 fn churn(fault: Fault) -> (i32, Value) {
     let broker = Broker::start(fault);
     let (target, upstream) = (broker.listen.to_string(), broker.upstream.to_string());
     let mut arguments = vec!["churn", "--target", &target, "--upstream", &upstream];
-    arguments.extend([
-        "--connections=24",
-        "--rooms=3",
-        "--life=1500ms",
-        "--rate=60",
-    ]);
+    arguments.extend(["--connections=24", "--rooms=3", "--life=1s", "--rate=60"]);
     arguments.extend(["--duration=6s", "--settle=50ms", "--threads=2", "--json"]);
     let output = loadgen(&arguments);
     (output.status.code().unwrap(), report(&output))
@@ -174,12 +169,19 @@ fn a_server_that_forgets_who_comes_and_goes_is_caught_on_those_who_have_left_aga
     let (code, sound) = churn(Fault::Nothing);
     assert_eq!(code, 0, "{sound:#}");
     assert!(sound["back"]["back"].as_u64().unwrap() > CONNECTIONS);
-    let (code, forgotten) = churn(Fault::ForgetLater);
-    assert_eq!(code, 1, "{forgotten:#}");
-    // 20 publications to each room in each second; those who are there at the end have been for 1.5 s on
-    // the mean, and 3 s at most.
+    // What was due right before one left may have been on its way: on a machine that stalls that is all.
+    let forgotten = (0..5)
+        .map(|_| churn(Fault::ForgetLater))
+        .inspect(|(code, report)| assert_eq!(*code, 1, "{report:#}"))
+        .map(|(_, report)| report)
+        .find(|report| {
+            let ms = |part: &str, name: &str| report[part][name]["max_ms"].as_f64().unwrap();
+            ms("delivery", "latency") < 100.0 && ms("publish", "late") < 100.0
+        })
+        .expect("one of five runs without a stall of 100 ms");
+    // 20 publications to each room in each second: those who are there at the end have missed 40 at most.
     let [lost] = counts(&forgotten, ["lost"]);
-    assert!(lost > CONNECTIONS * 20 * 3 / 2, "{forgotten:#}");
+    assert!(lost > CONNECTIONS * 40, "{forgotten:#}");
 }
 
 #[test]
@@ -227,7 +229,7 @@ fn a_scenario_file_stands_for_a_command_line_and_options_override_it() {
     let file = directory.join("small.toml");
     let text = format!(
         "scenario = \"fanout\"\ntarget = \"{}\"\nupstream = \"{}\"\nconnections = 9999\nrooms = 3\n\
-         messages = 10\nsettle = \"50ms\"\nthreads = 2\nthreshold = [\"lost==0\", \"max<100s\"]\njson = true\n",
+         messages = 10\nsettle = \"50ms\"\nthreads = 2\nthreshold = [\"lost==0\", \"delivered==240\"]\njson = true\n",
         broker.listen, broker.upstream
     );
     std::fs::write(&file, text).unwrap();

@@ -8,8 +8,8 @@
 //!         <------------------------- clock
 //!   prepare ----------------------->
 //!         <------------------------- ready
-//!   order, read, probe ------------>
-//!         <------------------------- counts, interval, usage, sent
+//!   order, read, probe, foretell -->
+//!         <------------------------- counts, interval, usage, sent, expected
 //!   stop -------------------------->
 //!         <------------------------- tally, closed
 //! ```
@@ -50,6 +50,8 @@ pub(super) enum Request {
     Order(Order),
     /// What has been used?
     Read,
+    /// What is to come of these?
+    Foretell(Totals),
     /// The run is over.
     Stop(Totals),
 }
@@ -75,6 +77,8 @@ pub(super) enum Reply {
     Usage(Usage),
     /// How many publications each connection sent.
     Sent(Vec<u32>),
+    /// How many deliveries there are to be.
+    Expected(u64),
     /// What was counted in all.
     Tally(Box<Tally>),
     /// All connections are closed.
@@ -148,6 +152,8 @@ pub(crate) struct Counts {
     pub(crate) delivered: u64,
     /// Publications sent by clients.
     pub(crate) published: u64,
+    /// Longest latency of a delivery, nanoseconds.
+    pub(crate) latency_ns_max: u64,
 }
 
 impl Counts {
@@ -161,6 +167,7 @@ impl Counts {
         self.dropped += other.dropped;
         self.delivered += other.delivered;
         self.published += other.published;
+        self.latency_ns_max = self.latency_ns_max.max(other.latency_ns_max);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::environment::Environment;
 use crate::host;
 use crate::options::Clients;
 use crate::report::grouped;
+use crate::source::check_ports;
 use crate::tally::{Interval, Tally};
 use crate::worker::Totals;
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,7 @@ struct Line {
 struct Seen {
     counts: Counts,
     sent: Option<Vec<u32>>,
+    expected: Option<u64>,
     /// Why nothing more comes.
     ended: Option<String>,
 }
@@ -128,6 +130,11 @@ impl Remote {
             count => count as u32,
         };
         let parts = parts(clients.connections, count)?;
+        if clients.workers.is_empty() {
+            // All are on this host.
+            let (all, ports) = (clients.connections, host::local_ports());
+            check_ports(all, &clients.source, clients.target, ports)?;
+        }
         let mut all = Vec::with_capacity(parts.len());
         for (index, part) in (0..).zip(&parts) {
             let line = match clients.workers.get(index) {
@@ -190,6 +197,13 @@ impl Remote {
     fn has_our_clock(&self) -> bool {
         self.offset == Offset::default()
     }
+
+    /// Most that its clock was off at any time of the run: the error of the offset, and its drift.
+    fn error_ns(&self) -> u64 {
+        let (first, last) = (self.offset, self.last_offset.get());
+        let drift_ns = last.ns - first.ns;
+        first.error_ns.max(last.error_ns) + drift_ns.unsigned_abs()
+    }
 }
 
 impl Member for Remote {
@@ -216,6 +230,16 @@ impl Member for Remote {
         self.line.seen().sent.clone()
     }
 
+    fn foretell(&self, totals: &Totals) {
+        let error_ns = self.offset.error_ns;
+        let totals = totals.with_slack(|slack| slack.clock_error_ns = error_ns);
+        self.line.say(&Request::Foretell(totals));
+    }
+
+    fn expected(&self) -> Option<u64> {
+        self.line.seen().expected
+    }
+
     fn check(&self) -> Result<(), String> {
         match &self.line.seen().ended {
             None => Ok(()),
@@ -234,7 +258,6 @@ impl Member for Remote {
     fn describe(&self) -> Option<ProcessReport> {
         let (first, last) = (self.offset, self.last_offset.get());
         let drift_ns = last.ns - first.ns;
-        let error_ns = first.error_ns.max(last.error_ns) + drift_ns.unsigned_abs();
         let usage = self.last_usage.borrow();
         Some(ProcessReport {
             name: self.name.clone(),
@@ -243,7 +266,7 @@ impl Member for Remote {
             rss_bytes: usage.process.rss_bytes,
             clock: (!self.has_our_clock()).then(|| ClockReport {
                 offset_ms: first.ns as f64 / 1e6,
-                error_ms: error_ns as f64 / 1e6,
+                error_ms: self.error_ns() as f64 / 1e6,
                 drift_ms: drift_ns as f64 / 1e6,
             }),
             environment: (self.hello.boot != host::boot()).then(|| self.hello.environment.clone()),
@@ -257,7 +280,9 @@ impl Member for Remote {
         {
             self.last_offset.set(offset);
         }
-        self.line.say(&Request::Stop(totals.clone()));
+        let error_ns = self.error_ns();
+        let totals = totals.with_slack(|slack| slack.clock_error_ns = error_ns);
+        self.line.say(&Request::Stop(totals));
     }
 
     fn finish(self: Box<Self>) -> Result<(Tally, Box<dyn Ended>), String> {
@@ -453,6 +478,7 @@ fn listen(
         match reply {
             Reply::Counts(counts) => seen.counts = counts,
             Reply::Sent(sent) => seen.sent = Some(sent),
+            Reply::Expected(expected) => seen.expected = Some(expected),
             // Nobody listens any more once the course is complete.
             Reply::Interval(interval) => drop(intervals.send(interval)),
             Reply::Failed(why) => break why,

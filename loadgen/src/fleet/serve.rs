@@ -140,6 +140,7 @@ struct Session<'a, W> {
     told: Counts,
     told_at: Instant,
     has_told_sent: bool,
+    has_told_expected: bool,
 }
 
 impl<'a, W: Write> Session<'a, W> {
@@ -179,6 +180,7 @@ impl<'a, W: Write> Session<'a, W> {
             told: Counts::default(),
             told_at: Instant::now(),
             has_told_sent: false,
+            has_told_expected: false,
         })
     }
 
@@ -209,9 +211,10 @@ impl<'a, W: Write> Session<'a, W> {
                 return Err("the run is to begin too late".to_owned());
             }
             Request::Order(order) => threads.order(&order),
-            Request::Stop(Totals::InTurn { schedule, .. }) if !schedule.is_sound() => {
+            Request::Stop(totals) | Request::Foretell(totals) if !totals.is_sound() => {
                 return Err("the schedule is not that of a run".to_owned());
             }
+            Request::Foretell(totals) => threads.foretell(&totals),
             Request::Stop(totals) => return Ok(Some(totals)),
             Request::Hello { .. } | Request::Prepare(_) => {
                 return Err("this request comes too late".to_owned());
@@ -237,6 +240,12 @@ impl<'a, W: Write> Session<'a, W> {
         {
             say(self.out, &Reply::Sent(sent))?;
             self.has_told_sent = true;
+        }
+        if !self.has_told_expected
+            && let Some(expected) = threads.expected()
+        {
+            say(self.out, &Reply::Expected(expected))?;
+            self.has_told_expected = true;
         }
         Ok(())
     }

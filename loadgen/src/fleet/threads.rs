@@ -117,6 +117,7 @@ impl Member for Threads {
                 dropped: progress.dropped.load(Relaxed),
                 delivered: progress.delivered.load(Relaxed),
                 published: progress.published.load(Relaxed),
+                latency_ns_max: progress.latency_ns_max.load(Relaxed),
             });
         }
         all
@@ -139,6 +140,18 @@ impl Member for Threads {
         let each = self.workers.iter().map(|worker| worker.progress.sent.get());
         let each: Option<Vec<&Vec<u32>>> = each.collect();
         Some(each?.into_iter().flatten().copied().collect())
+    }
+
+    fn foretell(&self, totals: &Totals) {
+        self.tell(|progress| {
+            // Asked once in a run.
+            let _ = progress.foretell.set(totals.clone());
+        });
+    }
+
+    fn expected(&self) -> Option<u64> {
+        let each = self.workers.iter();
+        each.map(|worker| worker.progress.expected.get()).sum()
     }
 
     /// Workers end by themselves only when they cannot run.
@@ -230,15 +243,17 @@ fn shares(
         ));
     }
     let given = AddressRange::addresses(&clients.source);
-    let is_loopback = clients.target.ip().is_loopback();
-    let sources = |worker: u32| match (given.is_empty(), is_loopback) {
+    check_ports(
+        connections,
+        &clients.source,
+        clients.target,
+        host::local_ports(),
+    )?;
+    let sources = |worker: u32| match (given.is_empty(), clients.target.ip().is_loopback()) {
         (false, _) => Sources::Given(Arc::clone(&given)),
         (true, true) => Sources::Loopback(part.sources.start + worker as u8),
         (true, false) => Sources::Kernel,
     };
-    if !matches!(sources(0), Sources::Loopback(_)) {
-        check_ports(connections, given.len().max(1) as u32, host::local_ports())?;
-    }
     let context = Arc::new(context(clients, work));
     let boundary = |worker| part.connections.start + boundary(connections, workers, worker);
     let share = |worker: u32| Share {

@@ -393,6 +393,7 @@ pub(crate) struct Clients {
         long,
         value_delimiter = ',',
         value_name = "LIST",
+        value_parser = parse_core,
         conflicts_with = "workers"
     )]
     pub(crate) cores: Vec<usize>,

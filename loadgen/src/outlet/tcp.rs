@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the server may take nothing: more than a pause that is to show in the latencies.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes that are gathered before they are written.
 const GATHERED_MAX: usize = 64 * 1024;
 
@@ -27,6 +29,9 @@ impl Tcp {
         let stream = TcpStream::connect_timeout(&addr, TIMEOUT).map_err(text)?;
         stream.set_nodelay(true).map_err(text)?;
         stream.set_read_timeout(Some(TIMEOUT)).map_err(text)?;
+        stream
+            .set_write_timeout(Some(WRITE_TIMEOUT))
+            .map_err(text)?;
         Ok(Self {
             protocol,
             addr,
@@ -40,7 +45,14 @@ impl Tcp {
     pub(super) fn flush(&mut self) -> Result<(), String> {
         let written = self.stream.write_all(&self.out);
         self.out.clear();
-        written.map_err(|error| self.error(error))
+        written.map_err(|error| match error.kind() {
+            // As the timeout of a write tells itself.
+            ErrorKind::WouldBlock => self.error(format_args!(
+                "it has taken nothing for {} s",
+                WRITE_TIMEOUT.as_secs()
+            )),
+            _ => self.error(error),
+        })
     }
 
     /// As [`Self::flush`], once there is much.

@@ -63,6 +63,30 @@ impl RecoveryReport {
     }
 }
 
+impl RecoveryReport {
+    /// Why the run shows nothing, if that is so: everybody is to be dropped, in every way, and to miss
+    /// something.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let drops = &self.drops;
+        let kinds = [drops.reset, drops.close_frame, drops.half_open];
+        let is_telling =
+            self.never_dropped == 0 && !kinds.contains(&0) && self.deliveries.recovered > 0;
+        (!is_telling).then(|| {
+            format!(
+                "recover shows nothing of a client that was not dropped, nor of a way to drop that did not happen: \
+                 {} of {} clients were never dropped; {} drops by reset, {} by close frame, {} half-open; {} \
+                 publications recovered; take a longer --duration or a shorter --drop-every",
+                grouped(self.never_dropped),
+                grouped(u64::from(self.clients)),
+                grouped(drops.reset),
+                grouped(drops.close_frame),
+                grouped(drops.half_open),
+                grouped(self.deliveries.recovered)
+            )
+        })
+    }
+}
+
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (drops, answers, came) = (&self.drops, &self.recoveries, &self.deliveries);

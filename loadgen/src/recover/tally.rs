@@ -136,13 +136,6 @@ impl Tally {
         faults == 0 && self.failures.is_empty()
     }
 
-    /// Whether the run shows anything: everybody was dropped, and in every way, and missed something.
-    pub(super) fn is_telling(&self) -> bool {
-        let drops = &self.drops;
-        let kinds = [drops.reset, drops.close_frame, drops.half_open];
-        self.never_dropped == 0 && !kinds.contains(&0) && self.deliveries.recovered > 0
-    }
-
     /// Adds another worker's counts.
     pub(super) fn merge(&mut self, other: &Self) {
         let (mine, theirs) = (&mut self.drops, &other.drops);

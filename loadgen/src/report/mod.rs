@@ -2,11 +2,13 @@
 //! spectrum are made from it in the files beside.
 
 mod compare;
+mod doubts;
 mod hgrm;
 mod html;
 mod text;
 
 pub(crate) use compare::compare;
+pub(crate) use doubts::Doubts;
 pub(crate) use text::grouped;
 
 use crate::abuse::AbuseReport;
@@ -28,19 +30,8 @@ use std::io::Write;
 use std::path::Path;
 
 /// Version of the JSON object; raised when a field changes its meaning or goes.
-pub(crate) const SCHEMA_VERSION: u32 = 3;
+pub(crate) const SCHEMA_VERSION: u32 = 4;
 
-/// Share of its time that a worker may be busy or kept waiting for a core before it counts as the
-/// bottleneck.
-const SATURATED: f64 = 0.9;
-/// Share of its time that a worker may be kept waiting for a core, however little it then does.
-const STARVED: f64 = 0.5;
-/// Lag of the loop and of the schedule, at their 99th percentiles, above which times are doubted,
-/// milliseconds; that of the loop only when it is also this share of the 99th percentile of the latencies.
-const LAG_MS_MAX: f64 = 10.0;
-const LAG_SHARE_MAX: f64 = 0.5;
-/// Share of the median latency that clocks of hosts may differ by.
-const CLOCK_SHARE_MAX: f64 = 0.1;
 /// Samples beyond a percentile that it has to stand on.
 const SAMPLES_BEYOND_MIN: f64 = 10.0;
 
@@ -158,16 +149,15 @@ pub(crate) struct PublishReport {
     pub(crate) rooms_shared: Option<u64>,
     /// Bytes of one payload.
     pub(crate) payload_bytes: usize,
-    /// Publications due per second; `None`: as fast as the broker's credit allowed (closed loop).
-    pub(crate) rate: Option<f64>,
-    /// Until the last acknowledgement.
+    /// Publications due per second, one rate after the other; none: as fast as the broker's credit
+    /// allowed (closed loop).
+    pub(crate) rates: Vec<f64>,
+    /// From the first until the last acknowledgement, warm-up and cool-down included.
     pub(crate) seconds: f64,
     /// Publications per second of that time.
     pub(crate) per_second: f64,
-    /// Most that a publication was handed over behind its schedule, milliseconds.
-    pub(crate) late_ms_max: f64,
-    /// 99 of 100 were less behind; `None` with too few publications.
-    pub(crate) late_ms_p99: Option<f64>,
+    /// How far behind its schedule each was handed over.
+    pub(crate) late: Latency,
     /// Publications without their confirmation at a time; `None`: no bound.
     pub(crate) window: Option<u32>,
     /// Why it ended early, or the first refusal.
@@ -193,7 +183,7 @@ pub(crate) struct DeliveryReport {
     pub(crate) misrouted: u64,
     /// Came from another publisher; not counted otherwise.
     pub(crate) foreign: u64,
-    /// From the first publication to the last delivery.
+    /// From the first publication that is measured to its last delivery, warm-up and cool-down excluded.
     pub(crate) seconds: f64,
     /// Deliveries per second of that time.
     pub(crate) per_second: f64,
@@ -312,6 +302,8 @@ pub(crate) struct LoadgenReport {
     pub(crate) loop_lag: Latency,
     /// Of each worker thread in that time.
     pub(crate) workers: Vec<WorkerReport>,
+    /// The same while it connected.
+    pub(crate) connecting_workers: Vec<WorkerReport>,
     /// The processes that held connections, unless that was this one alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) processes: Vec<ProcessReport>,
@@ -352,11 +344,6 @@ impl WorkerReport {
             true => other,
             false => self,
         }
-    }
-
-    /// Whether it had hardly any time left.
-    pub(crate) fn is_saturated(self) -> bool {
-        self.busy + self.starved > SATURATED || self.starved > STARVED
     }
 }
 
@@ -451,18 +438,16 @@ impl PublishReport {
     /// Of a plan and its outcome.
     pub(crate) fn new(plan: &crate::publisher::Plan, outcome: &Outcome) -> Self {
         let seconds = outcome.elapsed_ns as f64 / 1e9;
-        let late = Latency::new(&outcome.late);
         Self {
             planned: plan.schedule.publications(),
             published: outcome.published,
             acknowledged: outcome.acknowledged,
             refused: outcome.refused,
             payload_bytes: plan.payload_bytes,
-            rate: plan.schedule.rate().map(|rate| rate.0),
+            rates: plan.schedule.rates(),
             seconds,
             per_second: per_second(outcome.published, seconds),
-            late_ms_max: late.max_ms.unwrap_or(0.0),
-            late_ms_p99: late.p99_ms,
+            late: Latency::new(&outcome.late),
             window: plan.window,
             error: outcome.error.clone(),
             ..Self::default()
@@ -471,17 +456,15 @@ impl PublishReport {
 
     /// Of clients that published `chat` for `seconds`.
     pub(crate) fn of_clients(chat: &crate::worker::Chat, tally: &Tally, seconds: f64) -> Self {
-        let late = Latency::new(&tally.schedule_lag);
         Self {
             planned: chat.schedule.publications(),
             published: tally.published,
             refused: tally.refused,
             payload_bytes: chat.payload_bytes,
-            rate: chat.schedule.rate().map(|rate| rate.0),
+            rates: chat.schedule.rates(),
             seconds,
             per_second: per_second(tally.published, seconds),
-            late_ms_max: late.max_ms.unwrap_or(0.0),
-            late_ms_p99: late.p99_ms,
+            late: Latency::new(&tally.schedule_lag),
             error: tally.refusal.map(|code| format!("error {code}")),
             ..Self::default()
         }
@@ -503,9 +486,9 @@ impl PublishReport {
 }
 
 impl DeliveryReport {
-    /// Of publications that started at `start_ns`.
-    pub(crate) fn new(tally: &Tally, start_ns: u64) -> Self {
-        let seconds = seconds_between(Some(start_ns), tally.last_delivered_ns);
+    /// Of publications that are measured from `steady_ns` on.
+    pub(crate) fn new(tally: &Tally, steady_ns: u64) -> Self {
+        let seconds = seconds_between(Some(steady_ns), tally.last_measured_ns);
         Self {
             expected: tally.delivered + tally.lost,
             delivered: tally.delivered,
@@ -516,7 +499,7 @@ impl DeliveryReport {
             misrouted: tally.misrouted,
             foreign: tally.foreign,
             seconds,
-            per_second: per_second(tally.delivered, seconds),
+            per_second: per_second(tally.due_latency.len(), seconds),
             latency: Latency::new(&tally.due_latency),
             latency_from_send: Latency::new(&tally.sent_latency),
         }
@@ -549,61 +532,6 @@ impl LoadgenReport {
             rss_bytes: end.rss_bytes,
             ..Self::default()
         }
-    }
-
-    /// Whether the clocks of the hosts are near enough to each other for the latencies.
-    fn clock_doubt(&self, report: &Report) -> Option<String> {
-        let latency = &report.delivery.as_ref()?.latency;
-        let median_ms = latency.p50_ms.or(latency.mean_ms)?;
-        let error_ms = self.clock_error_ms?;
-        (error_ms > median_ms * CLOCK_SHARE_MAX).then(|| {
-            format!(
-                "clocks of the hosts may differ by {error_ms:.3} ms, more than {:.0} % of the median latency",
-                CLOCK_SHARE_MAX * 100.0
-            )
-        })
-    }
-
-    /// Why the times of `report` may be this process's own and not the server's.
-    pub(crate) fn doubts(&self, report: &Report) -> Vec<String> {
-        let mut doubts = Vec::new();
-        let saturated = self.workers.iter().filter(|worker| worker.is_saturated());
-        match saturated.count() {
-            0 => {}
-            count => doubts.push(format!(
-                "loadgen was short of CPU: {count} of {} workers were busy or waited for a core for more \
-                 than {:.0} % of the time, or waited for more than {:.0} %",
-                self.workers.len(),
-                SATURATED * 100.0,
-                STARVED * 100.0
-            )),
-        }
-        if let Some(doubt) = self.clock_doubt(report) {
-            doubts.push(doubt);
-        }
-        let latency_ms = report
-            .delivery
-            .as_ref()
-            .and_then(|delivery| delivery.latency.p99_ms);
-        if let (Some(lag_ms), Some(latency_ms)) = (self.loop_lag.p99_ms, latency_ms)
-            && lag_ms > LAG_MS_MAX
-            && lag_ms > latency_ms * LAG_SHARE_MAX
-        {
-            doubts.push(format!(
-                "loadgen's own loop lagged by {lag_ms:.1} ms at its 99th percentile, more than half of \
-                 the latency"
-            ));
-        }
-        if let Some(publish) = &report.publish
-            && publish.rate.is_some()
-            && publish.window.is_none()
-            && let Some(late_ms) = publish.late_ms_p99.filter(|ms| *ms > LAG_MS_MAX)
-        {
-            doubts.push(format!(
-                "the schedule was not kept: 1 of 100 publications was sent more than {late_ms:.1} ms late"
-            ));
-        }
-        doubts
     }
 }
 
@@ -678,14 +606,5 @@ mod tests {
         assert!((latency.p99_ms.unwrap() - 990.0).abs() < 2.0);
         assert_eq!((latency.p999_ms, latency.samples), (None, 1_000));
         assert_eq!(Latency::new(&crate::tally::histogram(3)).max_ms, None);
-    }
-
-    #[test]
-    fn a_worker_without_a_core_is_as_saturated_as_a_busy_one() {
-        let worker = |run_ns, queued_ns| WorkerReport::new(Cpu { run_ns, queued_ns }, 1.0);
-        assert!(worker(950_000_000, 0).is_saturated());
-        assert!(worker(500_000_000, 450_000_000).is_saturated());
-        assert!(worker(5_000_000, 550_000_000).is_saturated());
-        assert!(!worker(500_000_000, 100_000_000).is_saturated());
     }
 }

@@ -117,12 +117,16 @@ fn write_connect(f: &mut fmt::Formatter<'_>, connect: &ConnectReport) -> fmt::Re
 }
 
 fn write_publish(f: &mut fmt::Formatter<'_>, publish: &PublishReport) -> fmt::Result {
-    let pace = match publish.rate {
-        Some(rate) => format!(
-            "schedule of {rate} per second, at most {:.2} ms behind",
-            publish.late_ms_max
-        ),
-        None => "closed loop: as fast as credit allowed".to_owned(),
+    let pace = match publish.rates.as_slice() {
+        [] => "closed loop: as fast as credit allowed".to_owned(),
+        rates => {
+            let rates: Vec<_> = rates.iter().map(f64::to_string).collect();
+            format!(
+                "schedule of {} per second, at most {:.2} ms behind",
+                rates.join(", then "),
+                publish.late.max_ms.unwrap_or(0.0)
+            )
+        }
     };
     writeln!(
         f,

@@ -3,36 +3,43 @@
 use super::{Conduct, Load, Trouble};
 use crate::clock;
 use crate::fleet::Fleet;
-use std::sync::Arc;
+use crate::worker::Totals;
 use std::time::{Duration, Instant};
 
-/// Where deliveries cannot be foretold, because connections come and go: as long as nothing more may
-/// come after the last publication until that counts as all.
+/// Where connections come and go: as long as nothing may come after the last publication until what is
+/// still to come is asked for.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Whether a run is over: everything that can be foretold was delivered, or nothing more comes.
+/// Whether a run is over: what is due to those who are there was delivered, or nothing more comes.
 pub(super) struct Flow {
     trouble: Trouble,
     /// Where nothing is published, holding ends here, nanoseconds.
     end_ns: Option<u64>,
     begin_ns: u64,
-    /// When the steady phase begins, and with it a storm, nanoseconds.
+    /// When a storm begins, nanoseconds.
     steady_ns: u64,
-    planned: u64,
+    /// Where clients publish.
+    chat: Option<ChatPlan>,
     grace: Duration,
+    /// Publications of the run, once nobody publishes any more.
+    totals: Option<Totals>,
+    /// Deliveries that there are to be.
     expected: Option<u64>,
     delivered: u64,
     changed: Instant,
     is_quiet: bool,
-    /// How many publications each connection sent, once that is known.
-    pub(super) sent: Option<Arc<[u32]>>,
     /// How long clients published, nanoseconds.
     pub(super) publish_ns: u64,
-    is_chat: bool,
+}
+
+struct ChatPlan {
+    publications: u64,
+    /// When the last of them is due, nanoseconds.
+    last_due_ns: u64,
 }
 
 impl Flow {
-    /// Of what the conduct says.
+    /// Of what the conduct says; the first publication is due at `first_ns`.
     pub(super) fn new(
         conduct: &Conduct<'_>,
         fleet: &Fleet,
@@ -46,72 +53,91 @@ impl Flow {
             end_ns,
             begin_ns: first_ns,
             steady_ns: steady.0,
-            planned: match &conduct.load {
-                Load::Clients(chat, _) => chat.schedule.publications(),
-                _ => 0,
+            chat: match &conduct.load {
+                Load::Clients(chat, _) => Some(ChatPlan {
+                    publications: chat.schedule.publications(),
+                    last_due_ns: first_ns + chat.schedule.last_due_ns().unwrap_or(0),
+                }),
+                _ => None,
             },
             grace,
+            totals: None,
             expected: None,
             delivered: fleet.counts().delivered,
             changed: Instant::now(),
             is_quiet: false,
-            sent: None,
             publish_ns: 0,
-            is_chat: matches!(conduct.load, Load::Clients(..)),
         }
     }
 
-    /// One publisher has published all it will.
-    pub(super) fn published_all(&mut self, fleet: &Fleet, published: u64) {
+    /// The one publisher has published all it will.
+    pub(super) fn published_all(&mut self, totals: Totals) {
         self.changed = Instant::now();
-        if let Trouble::None = self.trouble {
-            self.expected = Some(fleet.expected_in_turn(published));
-        }
+        self.totals = Some(totals);
     }
 
-    /// Whether nothing more is to be waited for; `is_published`: the one publisher has ended, if there is one.
-    pub(super) fn is_over(&mut self, fleet: &Fleet, is_published: bool) -> Result<bool, String> {
+    /// Publications of the run, when it is over.
+    pub(super) fn into_totals(self) -> Totals {
+        self.totals.unwrap_or_else(Totals::nothing)
+    }
+
+    /// Whether nothing more is to be waited for.
+    pub(super) fn is_over(&mut self, fleet: &Fleet) -> Result<bool, String> {
         if let Some(end_ns) = self.end_ns {
             return Ok(clock::now_ns() >= end_ns);
         }
-        let counts = fleet.counts();
-        let delivered = counts.delivered;
+        let delivered = fleet.counts().delivered;
         if delivered != self.delivered {
             (self.delivered, self.changed) = (delivered, Instant::now());
         }
-        if !is_published {
-            self.changed = Instant::now();
+        if self.totals.is_none() && !self.end_chat(fleet)? {
             return Ok(false);
         }
-        if self.is_chat && self.sent.is_none() {
-            let is_stuck = self.changed.elapsed() > self.grace;
-            if counts.published < self.planned && !is_stuck {
-                return Ok(false);
-            }
-            self.publish_ns = clock::now_ns().saturating_sub(self.begin_ns);
-            let sent = fleet.quieten()?;
-            self.expected = Some(fleet.expected(&sent));
-            self.sent = Some(sent);
+        if self.expected.is_none() && self.is_settled(fleet)? {
+            let totals = self.totals.as_ref().expect("nobody publishes any more");
+            self.expected = Some(fleet.foretell(totals)?);
         }
-        if let Some(expected) = self.expected {
-            return Ok(delivered >= expected || self.changed.elapsed() > self.grace);
+        let is_all = self.expected.is_some_and(|expected| delivered >= expected);
+        Ok(is_all || self.changed.elapsed() > self.grace)
+    }
+
+    /// Ends the publishing of clients when all is published, or no more comes of it. Whether it has ended.
+    fn end_chat(&mut self, fleet: &Fleet) -> Result<bool, String> {
+        let Some(chat) = &self.chat else {
+            return Ok(false);
+        };
+        let counts = fleet.counts();
+        // One that failed does not publish, and is not waited for.
+        let is_late = clock::now_ns() > chat.last_due_ns && self.changed.elapsed() > self.grace;
+        if counts.published < chat.publications && counts.there > 0 && !is_late {
+            return Ok(false);
         }
-        let is_there = match self.trouble {
+        self.publish_ns = clock::now_ns().saturating_sub(self.begin_ns);
+        self.totals = Some(Totals::ByConnection(fleet.quieten()?));
+        Ok(true)
+    }
+
+    /// Whether it can be told what is still to come: nobody comes or goes any more.
+    fn is_settled(&mut self, fleet: &Fleet) -> Result<bool, String> {
+        let counts = fleet.counts();
+        let is_back = match self.trouble {
+            Trouble::None => return Ok(true),
             Trouble::Storm(_, within) => {
-                counts.back >= counts.dropped
-                    || self.steady_ns + (within.as_nanos() as u64) < clock::now_ns()
+                let is_in_time = clock::now_ns() <= self.steady_ns + within.as_nanos() as u64;
+                if counts.back < counts.dropped && is_in_time {
+                    // However long nothing comes: they have the time that they were given.
+                    self.changed = Instant::now();
+                }
+                counts.back >= counts.dropped || !is_in_time
             }
-            _ => {
+            Trouble::Churn(_) => {
                 if !std::mem::replace(&mut self.is_quiet, true) {
                     fleet.quieten()?;
                 }
                 counts.back >= counts.dropped
             }
         };
-        let quiet = match is_there {
-            true => QUIET,
-            false => self.grace,
-        };
-        Ok(self.changed.elapsed() > quiet)
+        // What was on its way to them from before they came back is delivered, and not foretold.
+        Ok(is_back && self.changed.elapsed() > QUIET.min(self.grace))
     }
 }

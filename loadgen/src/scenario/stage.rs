@@ -27,6 +27,7 @@ pub(crate) struct Readings {
     server_connected: Option<Reading>,
     own_before: Reading,
     own_connected: Reading,
+    connecting_workers: Vec<WorkerReport>,
     socket_bytes: Option<u64>,
 }
 
@@ -49,8 +50,8 @@ pub(crate) struct Mark {
 
 /// The part that is measured.
 pub(crate) struct Marks {
-    /// When the first publication was due, nanoseconds.
-    pub(crate) first_ns: u64,
+    /// When the first publication that is measured was due, nanoseconds.
+    pub(crate) steady_ns: u64,
     pub(crate) begin: Mark,
     pub(crate) end: Mark,
     /// When nothing more came.
@@ -66,16 +67,20 @@ impl Stage {
         output: &Output,
     ) -> Result<Self, String> {
         let mut fleet = Fleet::start(clients, work)?;
-        let (intervals, own_before) = (fleet.take_intervals(), fleet.read()?.process);
+        let (intervals, before) = (fleet.take_intervals(), fleet.read()?);
+        let own_before = before.process;
         let connections = clients.connections.into();
         let mut watch = Watch::new(intervals, own_before, connections, observe, output)?;
         let server_before = host::read_all(&observe.server_pid)?;
+        let begin_ns = clock::now_ns();
         fleet.begin();
         fleet.wait_connected(clients.connect_timeout + clients.ramp, |fleet| {
             watch.tick(|| Now::of(fleet, Phase::Ramp));
         })?;
         // CPU of connecting is read at once, memory when buffers had time to be freed.
         let server_cpu = host::read_all(&observe.server_pid)?;
+        let seconds = (clock::now_ns() - begin_ns) as f64 / 1e9;
+        let connecting_workers = shares(&before.threads, &fleet.read()?.threads, seconds);
         let settled = Instant::now() + clients.settle;
         while Instant::now() < settled {
             watch.tick(|| Now::of(&fleet, Phase::Settle));
@@ -94,6 +99,7 @@ impl Stage {
             server_connected,
             own_before,
             own_connected: fleet.read()?.process,
+            connecting_workers,
             socket_bytes: host::read_socket_bytes(),
         };
         Ok(Self {
@@ -145,6 +151,7 @@ impl Ending {
                 run_user_us_each: (each > 0).then(|| own.user_seconds * 1e6 / each as f64),
                 loop_lag: Latency::new(&tally.loop_lag),
                 workers,
+                connecting_workers: readings.connecting_workers.clone(),
                 processes: self.finished.processes.clone(),
                 clock_error_ms: self.finished.clock_error_ms,
                 rss_bytes: readings.own_connected.rss_bytes,
@@ -166,13 +173,17 @@ impl Ending {
 fn worker_reports(marks: &Marks) -> Vec<WorkerReport> {
     let until = |mark: &Mark| -> Vec<WorkerReport> {
         let seconds = (mark.at_ns - marks.begin.at_ns) as f64 / 1e9;
-        let threads = mark.threads.iter().zip(&marks.begin.threads);
-        threads
-            .map(|(after, before)| WorkerReport::new(after.since(*before), seconds))
-            .collect()
+        shares(&marks.begin.threads, &mark.threads, seconds)
     };
     let both = until(&marks.end).into_iter().zip(until(&marks.over));
     both.map(|(end, over)| end.worse(over)).collect()
+}
+
+fn shares(before: &[Cpu], after: &[Cpu], seconds: f64) -> Vec<WorkerReport> {
+    let threads = after.iter().zip(before);
+    threads
+        .map(|(after, before)| WorkerReport::new(after.since(*before), seconds))
+        .collect()
 }
 
 impl Readings {

@@ -24,10 +24,14 @@ pub(crate) struct Progress {
     pub(crate) delivered: AtomicU64,
     /// Publications sent by clients.
     pub(crate) published: AtomicU64,
+    /// Longest latency of a delivery, nanoseconds.
+    pub(crate) latency_ns_max: AtomicU64,
     /// Thread id, once its ring is set up.
     pub(crate) tid: AtomicU32,
     /// How many each of its connections sent, once clients publish no more.
     pub(crate) sent: OnceLock<Vec<u32>>,
+    /// How many deliveries there are to be in all, some time after `foretell`.
+    pub(crate) expected: OnceLock<u64>,
     /// Order: start to connect. The thread is to be unparked after it.
     pub(crate) start: AtomicBool,
     /// Order: start no more connects, and count those under way as failed.
@@ -44,6 +48,8 @@ pub(crate) struct Progress {
     pub(crate) churn: AtomicBool,
     /// Order: drop this many of a thousand connections, once.
     pub(crate) drop_permille: AtomicU32,
+    /// Order: say what is to come of these to the connections that are there now.
+    pub(crate) foretell: OnceLock<Totals>,
     /// Order: end. The worker counts what is lost, given `totals`.
     pub(crate) stop: AtomicBool,
     /// Publications of the run, set before `stop`.
@@ -58,19 +64,39 @@ pub(crate) enum Totals {
         published: u64,
         schedule: Schedule,
         start_ns: u64,
-        /// Most that one was handed over late, nanoseconds.
-        late_ns_max: u64,
+        /// What cannot be told exactly.
+        slack: Slack,
     },
     /// This many by each connection, to its room.
     ByConnection(Arc<[u32]>),
 }
 
+/// What has to be allowed for when a time is held against the schedule, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Slack {
+    /// Most that a publication was handed over late.
+    pub(crate) late_ns_max: u64,
+    /// Longest latency of a delivery, on any connection of the run.
+    pub(crate) latency_ns_max: u64,
+    /// Most that the worker's clock is off the one that published.
+    pub(crate) clock_error_ns: u64,
+}
+
 impl Totals {
-    /// Most that a publication was handed over late, nanoseconds; 0 where clients publish.
-    pub(crate) fn late_ns_max(&self) -> u64 {
+    /// The same with another slack; where clients publish there is none.
+    pub(crate) fn with_slack(&self, change: impl Fn(&mut Slack)) -> Self {
+        let mut totals = self.clone();
+        if let Self::InTurn { slack, .. } = &mut totals {
+            change(slack);
+        }
+        totals
+    }
+
+    /// Whether they are those of a run: they may have come from another process.
+    pub(crate) fn is_sound(&self) -> bool {
         match self {
-            Self::InTurn { late_ns_max, .. } => *late_ns_max,
-            Self::ByConnection(_) => 0,
+            Self::InTurn { schedule, .. } => schedule.is_sound(),
+            Self::ByConnection(_) => true,
         }
     }
 
@@ -80,7 +106,7 @@ impl Totals {
             published: 0,
             schedule: Schedule::closed(0),
             start_ns: 0,
-            late_ns_max: 0,
+            slack: Slack::default(),
         }
     }
 }

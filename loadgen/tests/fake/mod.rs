@@ -37,10 +37,16 @@ pub(crate) enum Fault {
     /// Of every 10,000 deliveries one is dropped, one comes twice and two are swapped; and 1 of 100
     /// publications is late by [`DELAY`].
     NowAndThen,
+    /// Not a fault: from publication [`LATE_FROM`] on they come [`LATE`] later, although they are confirmed.
+    LateEnd,
 }
 
 /// How late [`Fault::NowAndThen`] is.
 pub(crate) const DELAY: std::time::Duration = std::time::Duration::from_millis(30);
+
+/// The first publication that is late with [`Fault::LateEnd`], and by how much.
+const LATE_FROM: u32 = 170;
+const LATE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The running broker; its threads end with the test.
 pub(crate) struct Broker {
@@ -56,6 +62,8 @@ struct Shared {
     pongs: AtomicU32,
     deliveries: AtomicU32,
     publications: AtomicU32,
+    /// Publications that are late: room and payload.
+    late: Mutex<Vec<(String, String)>>,
     /// Addresses that clients came from.
     sources: Mutex<std::collections::BTreeSet<std::net::IpAddr>>,
 }
@@ -80,6 +88,7 @@ impl Broker {
                 pongs: AtomicU32::new(0),
                 deliveries: AtomicU32::new(0),
                 publications: AtomicU32::new(0),
+                late: Mutex::default(),
                 sources: Mutex::default(),
             }),
         };
@@ -90,6 +99,10 @@ impl Broker {
         serve(upstreams, &broker.shared, |stream, shared| {
             let _ = serve_upstream(stream, shared);
         });
+        if fault == Fault::LateEnd {
+            let shared = Arc::clone(&broker.shared);
+            std::thread::spawn(move || deliver_late(&shared));
+        }
         broker
     }
 
@@ -269,9 +282,30 @@ fn now_and_then(number: u32) -> Fault {
 
 fn publish(shared: &Shared, room: &str, payload: &str) {
     let number = shared.publications.fetch_add(1, Relaxed);
+    if shared.fault == Fault::LateEnd && number >= LATE_FROM {
+        let late = (room.to_owned(), payload.to_owned());
+        shared.late.lock().unwrap().push(late);
+        return;
+    }
     if shared.fault == Fault::NowAndThen && number % 100 == 50 {
         std::thread::sleep(DELAY);
     }
+    deliver(shared, room, payload);
+}
+
+/// Delivers what is late, all at once, [`LATE`] after the first of it.
+fn deliver_late(shared: &Shared) {
+    while shared.late.lock().unwrap().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(LATE);
+    let late = std::mem::take(&mut *shared.late.lock().unwrap());
+    for (room, payload) in late {
+        deliver(shared, &room, &payload);
+    }
+}
+
+fn deliver(shared: &Shared, room: &str, payload: &str) {
     let mut subscribers = shared.subscribers.lock().unwrap();
     for (index, subscriber) in subscribers.iter_mut().enumerate() {
         if subscriber.channel != room {

@@ -9,6 +9,8 @@ pub(crate) struct Ringcast {
     pub(crate) child: Child,
     pub(crate) listen: String,
     pub(crate) upstream: String,
+    #[allow(dead_code, reason = "not every test asks its HTTP API")]
+    pub(crate) admin: String,
 }
 
 impl Ringcast {
@@ -28,6 +30,7 @@ impl Ringcast {
             child,
             listen,
             upstream,
+            admin,
         };
         let deadline = Instant::now() + Duration::from_secs(20);
         while std::net::TcpStream::connect(&broker.upstream).is_err() {
