@@ -58,8 +58,7 @@ impl Dialect for CentrifugoJson {
         if opcode != Opcode::Text {
             return Err(Failure::Message);
         }
-        let lines = payload.strip_suffix(b"\n").unwrap_or(payload);
-        for text in lines.split(|byte| *byte == b'\n') {
+        for text in line::lines(payload) {
             match line::read(text) {
                 Message::Publication { room, data } => {
                     line.publication(room, data);

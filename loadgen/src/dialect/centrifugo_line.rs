@@ -4,6 +4,7 @@
 //! bytes; any other form that the protocol allows is parsed with serde.
 
 use super::Named;
+use memchr::memchr;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -48,6 +49,19 @@ pub(super) enum Body {
     Other,
 }
 
+/// The lines of a message, one at least.
+pub(super) fn lines(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(message.strip_suffix(b"\n").unwrap_or(message));
+    std::iter::from_fn(move || {
+        let bytes = rest.take()?;
+        let Some(end) = memchr(b'\n', bytes) else {
+            return Some(bytes);
+        };
+        rest = Some(&bytes[end + 1..]);
+        Some(&bytes[..end])
+    })
+}
+
 /// Reads one line.
 pub(super) fn read(line: &[u8]) -> Message<'_> {
     if line == b"{}" {
@@ -62,7 +76,7 @@ fn read_quickly(line: &[u8]) -> Option<Message<'_>> {
     let (channel, rest) = split_at_quote(rest)?;
     let data = rest.strip_prefix(br#","pub":{"data":"#)?;
     let (inner, after) = split_at_quote(data.strip_prefix(b"\"")?)?;
-    if inner.contains(&b'\\') || !after.starts_with(b",\"") && after != b"}}}" {
+    if memchr(b'\\', inner).is_some() || !after.starts_with(b",\"") && after != b"}}}" {
         return None;
     }
     Some(Message::Publication {
@@ -72,7 +86,7 @@ fn read_quickly(line: &[u8]) -> Option<Message<'_>> {
 }
 
 fn split_at_quote(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let quote = bytes.iter().position(|byte| *byte == b'"')?;
+    let quote = memchr(b'"', bytes)?;
     Some((&bytes[..quote], &bytes[quote + 1..]))
 }
 
@@ -155,6 +169,15 @@ fn read_fully(line: &[u8]) -> Message<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_has_a_line_at_least_and_an_end_after_the_last_is_none() {
+        let of = |text: &'static str| lines(text.as_bytes()).count();
+        assert_eq!(
+            [of("a"), of("a\nb"), of("a\nb\n"), of(""), of("\n\n")],
+            [1, 2, 2, 1, 2]
+        );
+    }
 
     #[test]
     fn the_quick_way_and_the_full_way_read_the_same() {

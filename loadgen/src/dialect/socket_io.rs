@@ -80,7 +80,7 @@ impl Dialect for SocketIo {
 /// Name and payload of the common form, `42["publication","room-N","…"]` without escapes.
 fn read_publication(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = payload.strip_prefix(br#"42["publication",""#)?;
-    let end = rest.iter().position(|byte| *byte == b'"')?;
+    let end = memchr::memchr(b'"', rest)?;
     let data = rest[end + 1..].strip_prefix(b",")?.strip_suffix(b"]")?;
     let inner = data.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let is_plain = !inner.iter().any(|byte| matches!(byte, b'"' | b'\\'));

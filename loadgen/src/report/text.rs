@@ -166,11 +166,11 @@ fn write_publish(f: &mut fmt::Formatter<'_>, publish: &PublishReport) -> fmt::Re
 fn write_delivery(f: &mut fmt::Formatter<'_>, delivery: &DeliveryReport) -> fmt::Result {
     writeln!(
         f,
-        "deliver      {} of {} in {:.2} s, {} per second",
+        "deliver      {} of {}; {} per second in the {:.2} s that are measured",
         grouped(delivery.delivered),
         grouped(delivery.expected),
-        delivery.seconds,
-        grouped(delivery.per_second as u64)
+        grouped(delivery.per_second as u64),
+        delivery.seconds
     )?;
     writeln!(
         f,
