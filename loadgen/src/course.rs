@@ -292,6 +292,8 @@ impl Point {
         let latency = &interval.latency;
         let ms = |ns: u64| ns as f64 / 1e6;
         self.loop_lag_ms = ms(interval.loop_lag_ns_max);
+        // That of one publisher is there already.
+        self.schedule_lag_ms = self.schedule_lag_ms.max(ms(interval.late_ns_max));
         self.p50_ms = (latency.len() >= 20).then(|| ms(latency.value_at_quantile(0.5)));
         self.p99_ms = (latency.len() >= 1_000).then(|| ms(latency.value_at_quantile(0.99)));
         self.max_ms = (!latency.is_empty()).then(|| ms(latency.max()));

@@ -241,9 +241,9 @@ impl Fleet {
         self.order(&Order::Churn);
     }
 
-    /// Drops so many connections of a thousand at once.
-    pub(crate) fn drop_many(&self, permille: u32) {
-        self.order(&Order::Drop { permille });
+    /// Drops so many connections at once.
+    pub(crate) fn drop_many(&self, count: u32) {
+        self.order(&Order::Drop { count });
     }
 
     /// Clients publish no more and leave no more. How many publications each connection sent.

@@ -142,7 +142,8 @@ fn output(command: &Command) -> Option<&Output> {
 fn read_scenario(file: &RunFile) -> Result<(Command, Vec<String>), String> {
     let name = file.file.display();
     let text = std::fs::read_to_string(&file.file).map_err(|error| format!("{name}: {error}"))?;
-    let arguments = options::file_arguments(&text).map_err(|error| format!("{name}: {error}"))?;
+    let arguments = options::file_arguments(&text, &file.options)
+        .map_err(|error| format!("{name}: {error}"))?;
     let all: Vec<_> = std::iter::once("loadgen".to_owned())
         .chain(arguments)
         .chain(file.options.iter().cloned())

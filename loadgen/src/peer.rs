@@ -10,7 +10,7 @@
 use crate::dialect::{Dialect, Line, Named, Session};
 use crate::order::{Arrival, Order};
 use crate::payload::{self, Maker, Stamp};
-use crate::tally::{Failure, Tally, record};
+use crate::tally::{Failure, Tally};
 use crate::upgrade::{self, Numbers};
 use ringcast::wire::frame::{Opcode, Role, write_client_frame};
 use ringcast::wire::message::{Assembler, Incoming};
@@ -292,8 +292,7 @@ impl Peer {
             due_ns,
             delay_us: u32::try_from(late_ns / 1_000).unwrap_or(u32::MAX),
         });
-        tally.published += 1;
-        record(&mut tally.schedule_lag, late_ns);
+        tally.publish(late_ns);
         let (session, mut hearing) = self.hearing(now_ns, context, tally, out);
         context.dialect.publish(session, payload, &mut hearing);
         true

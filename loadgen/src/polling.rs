@@ -9,9 +9,9 @@ use crate::course::{Now, Phase};
 use crate::dialect::ROOM_PREFIX;
 use crate::fleet::POLL;
 use crate::host;
-use crate::options::Polling;
+use crate::options::{Polling, hide_secrets};
 use crate::order::{Arrival, Order};
-use crate::payload;
+use crate::payload::{self, PAYLOAD_BYTES_MAX};
 use crate::publisher::{self, Plan};
 use crate::report::{
     DeliveryReport, Latency, LoadgenReport, PublishReport, Report, ServerReport, ranges,
@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Publications that one answer may hold.
 const LIMIT: u32 = 1_000;
+/// Bytes of an answer at most.
+const ANSWER_BYTES_MAX: u64 = LIMIT as u64 * (PAYLOAD_BYTES_MAX as u64 + 1_024);
 
 /// What the clients asked, and got.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -61,6 +63,7 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
     let mut plan = Plan::new(schedule, options.rooms, publications.payload);
     plan.window = publications.window;
     let outlet = target::outlet(publications, options.rooms, None)?;
+    plan.fit(&*outlet);
     let mut pollers = Vec::new();
     for index in 0..options.pollers.min(options.clients) {
         pollers.push(Poller::new(index, options, plan.run)?);
@@ -100,7 +103,8 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
         if now_answered != answered || !is_published {
             (answered, changed) = (now_answered, Instant::now());
         }
-        if changed.elapsed() > options.pace.grace {
+        // A client whose turn has not come is not one that is not answered.
+        if changed.elapsed() > options.interval + options.pace.grace {
             orders.stop.store(true, Relaxed);
         }
         watch.tick(|| Now {
@@ -182,6 +186,8 @@ struct Client {
 struct Poller {
     agent: ureq::Agent,
     url: String,
+    /// The same without secrets.
+    shown_url: String,
     key: Option<String>,
     run: u16,
     interval_ns: u64,
@@ -227,14 +233,17 @@ impl Poller {
     fn new(index: u32, options: &Polling, run: u16) -> Result<Self, String> {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
+            .proxy(None)
             .http_status_as_error(false)
             .build();
         let mut numbers = Numbers::new(u64::from(index));
         let interval_ns = (options.interval.as_nanos() as u64).max(1);
         let clients = (index..options.clients).step_by(options.pollers as usize);
+        let url = format!("{}/history", options.api.trim_end_matches('/'));
         let mut poller = Self {
             agent: config.into(),
-            url: format!("{}/history", options.api.trim_end_matches('/')),
+            shown_url: hide_secrets(&url),
+            url,
             key: options.publications.api_key.clone(),
             run,
             interval_ns,
@@ -355,11 +364,16 @@ impl Poller {
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key);
         }
-        let text = |error: ureq::Error| format!("{}: {error}", self.url);
+        let text = |error: ureq::Error| format!("{}: {error}", self.shown_url);
         let mut response = request.send(body).map_err(text)?;
         match response.status().as_u16() {
-            200 => response.body_mut().read_to_string().map_err(text),
-            status => Err(format!("{} answered with status {status}", self.url)),
+            200 => response
+                .body_mut()
+                .with_config()
+                .limit(ANSWER_BYTES_MAX)
+                .read_to_string()
+                .map_err(text),
+            status => Err(format!("{} answered with status {status}", self.shown_url)),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! each family summed over its labels. Histograms and summaries are left out, but for their counts.
 
 use crate::course::Point;
+use crate::options::hide_secrets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,12 +24,14 @@ impl Endpoint {
     pub(crate) fn new(url: &str, wanted: &[String]) -> Result<Self, String> {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
+            .proxy(None)
             .build();
         let endpoint = Self {
             agent: config.into(),
             url: url.to_owned(),
             wanted: wanted.iter().cloned().collect(),
         };
+        let url = hide_secrets(url);
         let text = endpoint
             .fetch()
             .map_err(|error| format!("--prometheus {url}: {error}"))?;
@@ -85,13 +88,28 @@ impl Endpoint {
 /// Each family's sum over its labels.
 fn sums(text: &str) -> BTreeMap<String, f64> {
     let mut sums = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
+    // Histograms and summaries: what they have besides a count is no sum over labels.
+    let mut spread = BTreeSet::new();
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix('#') {
+            let mut words = comment.split_ascii_whitespace();
+            if let (Some("TYPE"), Some(name), Some("histogram" | "summary")) =
+                (words.next(), words.next(), words.next())
+            {
+                spread.insert(name);
+            }
+            continue;
+        }
         let name_end = line.find(['{', ' ']).unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
         // Label values may hold anything but an unescaped quote; the last brace ends the labels.
         let rest = rest.rfind('}').map_or(rest, |end| &rest[end + 1..]);
         let value = rest.split_ascii_whitespace().next();
-        let is_part = ["_bucket", "_sum"].iter().any(|end| name.ends_with(end));
+        let base = ["_bucket", "_sum", ""].iter().find_map(|end| {
+            let base = name.strip_suffix(end)?;
+            spread.contains(base).then_some(base)
+        });
+        let is_part = base.is_some();
         let Some(Ok(value)) = value.map(str::parse::<f64>) else {
             continue;
         };
@@ -109,13 +127,16 @@ mod tests {
     #[test]
     fn families_are_summed_over_their_labels() {
         let text = "# HELP a b\n# TYPE a counter\na{x=\"1} 5\"} 2\na{x=\"2\"} 3.5 1700000000\nb 7\n\
-                    c_bucket{le=\"1\"} 4\nc_sum 9\nc_count 4\nd NaN\n\nbroken";
+                    # TYPE c histogram\nc_bucket{le=\"1\"} 4\nc_sum 9\nc_count 4\nd NaN\n\nbroken\n\
+                    # TYPE e summary\ne{quantile=\"0.5\"} 3\ne_sum 8\ne_count 6\nwait_sum 2";
         let sums = sums(text);
         let all: Vec<_> = sums
             .iter()
             .map(|(name, value)| (name.as_str(), *value))
             .collect();
-        assert_eq!(all, [("a", 5.5), ("b", 7.0), ("c_count", 4.0)]);
+        let expected = [("a", 5.5), ("b", 7.0), ("c_count", 4.0), ("e_count", 6.0)];
+        assert_eq!(all[..4], expected);
+        assert_eq!(all[4..], [("wait_sum", 2.0)]);
     }
 
     #[test]

@@ -110,6 +110,13 @@ impl Plan {
         }
     }
 
+    /// Takes on what the outlet does in any case.
+    pub(crate) fn fit(&mut self, outlet: &dyn Outlet) {
+        if outlet.waits_for_each() {
+            self.window = Some(1);
+        }
+    }
+
     /// Publications at the end that are confirmed `Sequenced` whatever the others have.
     fn closing(&self) -> u64 {
         match self.settles_rooms {

@@ -42,7 +42,7 @@ enum Trouble {
     None,
     /// They live this long.
     Churn(Duration),
-    /// So many of a thousand drop at the beginning of the steady phase, and have this long to be back.
+    /// So many drop at the beginning of the steady phase, and have this long to be back.
     Storm(u32, Duration),
 }
 
@@ -114,8 +114,8 @@ pub(crate) fn churn(options: &Churn) -> Result<Report, String> {
 /// As [`fanout`], with connections that drop at once.
 pub(crate) fn storm(options: &Storm) -> Result<Report, String> {
     let mut conduct = conduct_of(&options.fanout, None, 0);
-    let permille = (options.share * 1_000.0).round().max(1.0) as u32;
-    conduct.trouble = Trouble::Storm(permille, options.back_within);
+    let count = (options.share * f64::from(conduct.clients.connections)).round();
+    conduct.trouble = Trouble::Storm((count as u32).max(1), options.back_within);
     conduct.run()
 }
 
@@ -176,11 +176,12 @@ pub(crate) fn schedule(pace: &Pace, counted: u64) -> Result<Schedule, String> {
         None => pace.rate_steps.clone(),
     };
     let schedule = match (pace.duration, rates.as_slice()) {
-        (None, []) => Schedule::closed(counted),
+        (None, []) if pace.burst > 1 => return Err("--burst wants --rate".to_owned()),
+        (None, []) if pace.warmup.is_zero() && pace.cooldown.is_zero() => Schedule::closed(counted),
         (None, [rate]) if pace.warmup.is_zero() && pace.cooldown.is_zero() => {
             Schedule::counted(counted, *rate, pace.burst)
         }
-        (None, _) => return Err("phases and steps want --duration".to_owned()),
+        (None, _) => return Err("phases and steps want --rate and --duration".to_owned()),
         (Some(_), []) => return Err("--duration wants --rate or --rate-steps".to_owned()),
         (Some(each), rates) => {
             Schedule::phased(pace.warmup, rates, each, pace.cooldown, pace.burst)
@@ -268,7 +269,10 @@ impl Conduct<'_> {
             (_, Some((plan, outcome))) => Some(PublishReport::new(&plan, &outcome)),
             _ => None,
         };
-        report.back = (tally.dropped > 0).then(|| BackReport::new(tally));
+        report.back = match self.trouble {
+            Trouble::None => None,
+            _ => Some(BackReport::new(tally)),
+        };
         report.slow_readers = match self.slow_readers {
             0 => None,
             _ => Some(slow.finish()?),
@@ -342,6 +346,7 @@ impl Stage {
         let mut publishing = match (outlet, plan) {
             (Some(outlet), Some(mut plan)) => {
                 plan.start_ns = first_ns;
+                plan.fit(&*outlet);
                 Some((plan.clone(), publisher::start(plan, outlet, &progress)?))
             }
             _ => None,
@@ -364,8 +369,8 @@ impl Stage {
                 if steady.0 > first_ns {
                     begin = self.mark()?;
                 }
-                if let Trouble::Storm(permille, _) = conduct.trouble {
-                    self.fleet.drop_many(permille);
+                if let Trouble::Storm(count, _) = conduct.trouble {
+                    self.fleet.drop_many(count);
                 }
             }
             if end.is_none() && now_ns >= steady.1 {

@@ -20,6 +20,9 @@ use std::time::Duration;
 const RECEIVE_BUFFER_BYTES: usize = 2 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Named apart from the connections that are counted, and from a publisher.
+const FIRST_NAME: u32 = 1 << 31;
+
 /// How often slow readers read.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -53,8 +56,7 @@ impl SlowReaders {
     ) -> Result<Self, String> {
         let mut numbers = Numbers::new(clock::now_ns());
         let readers = (0..count).map(|index| {
-            // Named apart from the connections that are counted.
-            let name = u32::MAX - index;
+            let name = FIRST_NAME + index;
             let seed = numbers.next();
             let peer = Peer::new(name, index % rooms, seed, Since::Later, Publishers::One);
             subscribe(target, context, peer)

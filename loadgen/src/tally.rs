@@ -27,8 +27,10 @@ pub(crate) enum Failure {
     UpgradeMalformed,
     /// `Sec-WebSocket-Accept` is missing or wrong.
     AcceptKey,
-    /// The server did not choose the subprotocol that it was asked for.
+    /// The server did not choose the subprotocol that it was asked for, or one although it was not asked.
     Subprotocol,
+    /// The server chose an extension, for which it was not asked.
+    Extension,
     /// The connect command was answered with this error code.
     ConnectRefused(u32),
     /// The subscribe command was answered with this error code.
@@ -41,6 +43,8 @@ pub(crate) enum Failure {
     TooLong,
     /// The message is none that the client protocol allows here.
     Message,
+    /// The server reported an error of its own, and why it ends the connection.
+    Reported,
     /// The server closed with this code before the end; 0 when the close frame had none.
     Closed(u16),
     /// The stream ended without a close frame.
@@ -69,13 +73,15 @@ impl fmt::Display for Failure {
             Self::UpgradeStatus(status) => write!(f, "upgrade: status {status}"),
             Self::UpgradeMalformed => f.write_str("upgrade: no valid response"),
             Self::AcceptKey => f.write_str("upgrade: wrong accept key"),
-            Self::Subprotocol => f.write_str("upgrade: without the subprotocol asked for"),
+            Self::Subprotocol => f.write_str("upgrade: not the subprotocol asked for"),
+            Self::Extension => f.write_str("upgrade: an extension that was not asked for"),
             Self::ConnectRefused(code) => write!(f, "connect command: error {code}"),
             Self::SubscribeRefused(code) => write!(f, "subscribe command: error {code}"),
             Self::NotRecoverable => f.write_str("subscribe command: the room is not recoverable"),
             Self::Frame => f.write_str("frame breaks RFC 6455"),
             Self::TooLong => f.write_str("a message is longer than the 4 MiB that loadgen takes"),
             Self::Message => f.write_str("unexpected message"),
+            Self::Reported => f.write_str("the server reported an error"),
             Self::Closed(code) => write!(f, "closed by the server: {code}"),
             Self::Ended => f.write_str("closed by the server without a close frame"),
             Self::Receive(number) => write!(f, "receive: {}", errno(number)),
@@ -95,6 +101,8 @@ pub(crate) struct Interval {
     pub(crate) latency: Histogram<u64>,
     /// Longest turn of the loop.
     pub(crate) loop_lag_ns_max: u64,
+    /// Most that a publication of a client was late.
+    pub(crate) late_ns_max: u64,
 }
 
 impl Interval {
@@ -104,6 +112,7 @@ impl Interval {
             .add(&other.latency)
             .expect("histograms that grow hold every value");
         self.loop_lag_ns_max = self.loop_lag_ns_max.max(other.loop_lag_ns_max);
+        self.late_ns_max = self.late_ns_max.max(other.late_ns_max);
     }
 
     /// Nothing yet.
@@ -112,6 +121,7 @@ impl Interval {
             second: 0,
             latency: histogram(2),
             loop_lag_ns_max: 0,
+            late_ns_max: 0,
         }
     }
 }
@@ -274,6 +284,13 @@ impl Tally {
             record(&mut self.sent_latency, now_ns.saturating_sub(sent_ns));
             self.last_measured_ns = Some(now_ns);
         }
+    }
+
+    /// Counts a publication that a client sends, so much later than it was due.
+    pub(crate) fn publish(&mut self, late_ns: u64) {
+        self.published += 1;
+        record(&mut self.schedule_lag, late_ns);
+        self.interval.late_ns_max = self.interval.late_ns_max.max(late_ns);
     }
 
     /// Counts one turn of the worker's loop: `events` in `turn_ns`. What came last waited that long.

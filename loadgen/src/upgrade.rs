@@ -107,11 +107,30 @@ pub(crate) fn check_response(
     let says = |name, expected: &str| {
         value(name).is_some_and(|field| field.value.eq_ignore_ascii_case(expected.as_bytes()))
     };
-    if !says("Upgrade", "websocket") || !says("Connection", "Upgrade") {
+    let has = |name: &str| {
+        let mut fields = response.headers.iter();
+        fields.any(|field| field.name.eq_ignore_ascii_case(name))
+    };
+    // A list, RFC 6455 section 4.1.
+    let connection = response
+        .headers
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case("Connection"));
+    let is_upgrade = connection
+        .flat_map(|field| field.value.split(|byte| *byte == b','))
+        .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    if !says("Upgrade", "websocket") || !is_upgrade {
         return Err(Failure::UpgradeMalformed);
     }
-    if subprotocol.is_some_and(|wanted| !says("Sec-WebSocket-Protocol", wanted)) {
+    let is_right = match subprotocol {
+        Some(wanted) => says("Sec-WebSocket-Protocol", wanted),
+        None => !has("Sec-WebSocket-Protocol"),
+    };
+    if !is_right {
         return Err(Failure::Subprotocol);
+    }
+    if has("Sec-WebSocket-Extensions") {
+        return Err(Failure::Extension);
     }
     let accept = derive_accept_key(&key(seed));
     match value("Sec-WebSocket-Accept") {
@@ -185,6 +204,22 @@ mod tests {
         assert_eq!(check(&plain), Err(Failure::Subprotocol));
         let chosen = plain.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n");
         assert_eq!(check(&chosen), Ok(Some(chosen.len())));
+    }
+
+    #[test]
+    fn connection_is_a_list_and_nothing_may_be_chosen_that_was_not_asked_for() {
+        let plain = response(&derive_accept_key(&key(7)));
+        let check =
+            |text: &str| check_response(text.as_bytes(), None, 7).map(|bytes| bytes.is_some());
+        let list = plain.replace("upgrade\r\n", "keep-alive, Upgrade\r\n");
+        assert!(list != plain && check(&list) == Ok(true));
+        let none = plain.replace("upgrade\r\n", "keep-alive, upgraded\r\n");
+        assert_eq!(check(&none), Err(Failure::UpgradeMalformed));
+        let with = |field: &str| plain.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"));
+        let subprotocol = with("Sec-WebSocket-Protocol: mqtt");
+        assert_eq!(check(&subprotocol), Err(Failure::Subprotocol));
+        let extension = with("Sec-WebSocket-Extensions: permessage-deflate");
+        assert_eq!(check(&extension), Err(Failure::Extension));
     }
 
     #[test]

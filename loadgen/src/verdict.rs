@@ -347,10 +347,13 @@ impl Verdict {
         }
         let mut checked = Vec::with_capacity(thresholds.len());
         // Whatever is asked of it.
-        let shows_nothing = report
-            .recovery
-            .as_ref()
-            .and_then(|recovery| recovery.doubt());
+        let shows_nothing = match (&report.recovery, &report.back) {
+            (Some(recovery), _) => recovery.doubt(),
+            (None, Some(back)) if back.dropped == 0 => Some(
+                "no connection dropped: a longer --duration or a shorter --life does it".to_owned(),
+            ),
+            (None, _) => None,
+        };
         let (mut is_missed, mut is_unproved) = (false, shows_nothing.is_some());
         doubts.extend(shows_nothing);
         for threshold in thresholds {
@@ -477,6 +480,15 @@ mod tests {
         assert_eq!(exit_code(&report(None), &["p99<50ms"]), 4);
         measured.ok = false;
         assert_eq!(exit_code(&measured, &["p99<30ms"]), 1);
+    }
+
+    #[test]
+    fn a_storm_without_a_drop_shows_nothing() {
+        let mut calm = report(Some(40.0));
+        calm.back = Some(crate::report::BackReport::default());
+        assert_eq!(exit_code(&calm, &["lost==0"]), 4);
+        calm.back.as_mut().unwrap().dropped = 1;
+        assert_eq!(exit_code(&calm, &["lost==0"]), 0);
     }
 
     #[test]

@@ -197,6 +197,7 @@ impl Worker {
     fn run(&mut self, progress: &Progress) {
         let mut second = 0;
         while !progress.stop.load(Acquire) {
+            self.drop_when_told(progress);
             let first_ns = self.start_connects();
             let publish_ns = self.publish(progress);
             self.do_what_is_due(progress);
@@ -249,6 +250,14 @@ impl Worker {
         self.tally.enobufs = self.sockets.counts().0.enobufs;
     }
 
+    /// After what came before was counted: nobody can tell what a peer has missed otherwise.
+    fn drop_when_told(&mut self, progress: &Progress) {
+        let count = progress.drop_count.swap(0, Relaxed);
+        if count > 0 {
+            self.drop_many(count);
+        }
+    }
+
     fn take_orders(&mut self, progress: &Progress) {
         if progress.stop_connecting.swap(false, Relaxed) {
             self.stop_connecting();
@@ -256,10 +265,6 @@ impl Worker {
         let steady_to_ns = progress.steady_to_ns.load(Acquire);
         if steady_to_ns > 0 {
             self.tally.steady_ns = (progress.steady_from_ns.load(Relaxed), steady_to_ns);
-        }
-        let permille = progress.drop_permille.swap(0, Relaxed);
-        if permille > 0 {
-            self.drop_many(permille);
         }
         if progress.churn.load(Relaxed)
             && let Some(life_ns) = self.share.life_ns.take()
@@ -492,11 +497,12 @@ impl Worker {
         connection
     }
 
-    /// So many connections of a thousand break off, all at once.
-    fn drop_many(&mut self, permille: u32) {
+    /// So many connections of the run break off, all at once.
+    fn drop_many(&mut self, count: u32) {
         self.now_ns = clock::now_ns();
+        let all = self.share.all_connections;
         for slot in 0..self.peers.len() {
-            let is_hit = self.numbers.next() % 1_000 < u64::from(permille);
+            let is_hit = is_among(self.peers[slot].connection(), count, all);
             if is_hit && matches!(self.peers[slot].stage(), Stage::Subscribed) {
                 let connection = self.drop_one(self.conns[slot]);
                 self.plan_reconnect(connection, 0, self.now_ns);
@@ -653,5 +659,29 @@ impl Worker {
         for peer in &self.peers {
             self.tally.lost += lost::by_peer(peer, totals, rooms);
         }
+    }
+}
+
+/// Whether a connection is among `count` of `all`, spread over the rooms: of all connections exactly so many are.
+fn is_among(connection: u32, count: u32, all: u32) -> bool {
+    // A prime above all numbers of connections: what it makes of them modulo `all` is each place once.
+    const PRIME: u64 = 2_654_435_761;
+    u64::from(connection) * PRIME % u64::from(all) < u64::from(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_among_some_as_there_are_to_be() {
+        for (count, all) in [(1, 20), (7, 20), (20, 20), (500, 1_000), (333, 4_321)] {
+            let among = (0..all).filter(|connection| is_among(*connection, count, all));
+            assert_eq!(among.count() as u32, count, "{count} of {all}");
+        }
+        // Half of those of 10 rooms are not all of 5 rooms.
+        let of_room =
+            |room: u32| (0..100u32).filter(move |turn| is_among(turn * 10 + room, 500, 1_000));
+        assert!((0..10).all(|room| (30..70).contains(&of_room(room).count())));
     }
 }

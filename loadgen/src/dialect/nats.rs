@@ -109,6 +109,7 @@ fn handle_line(session: &mut Session, text: &[u8], line: &mut dyn Line) -> Resul
             line.send(Opcode::Binary, b"PONG\r\n");
             line.pinged();
         }
+        (b"-ERR", SUBSCRIBED) => return Err(Failure::Reported),
         (b"-ERR", _) => return Err(Failure::ConnectRefused(0)),
         (b"INFO" | b"PONG" | b"+OK", _) => {}
         _ => return Err(Failure::Message),
@@ -149,14 +150,13 @@ mod tests {
         feed(&mut session, &mut record, "PONG\r\nPING\r\n").unwrap();
         assert_eq!((record.subscribed, record.pings), (1, 1));
         assert_eq!(record.sent[1].1, b"PONG\r\n");
-        assert_eq!(
-            feed(
-                &mut session,
-                &mut record,
-                "-ERR 'Authorization Violation'\r\n"
-            ),
-            Err(Failure::ConnectRefused(0))
-        );
+        let error = "-ERR 'Slow Consumer'\r\n";
+        let reported = feed(&mut session, &mut record, error);
+        assert_eq!(reported, Err(Failure::Reported));
+        let (mut session, mut record) = asked();
+        let error = "-ERR 'Authorization Violation'\r\n";
+        let refused = feed(&mut session, &mut record, error);
+        assert_eq!(refused, Err(Failure::ConnectRefused(0)));
     }
 
     #[test]

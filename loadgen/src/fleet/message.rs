@@ -127,8 +127,8 @@ pub(crate) enum Order {
     PublishFrom { at_ns: u64 },
     /// Connections live as long as they are told, close and come again.
     Churn,
-    /// Drop so many connections of a thousand at once.
-    Drop { permille: u32 },
+    /// Drop so many connections of the run at once.
+    Drop { count: u32 },
     /// Clients publish no more and leave no more.
     Quieten,
 }

@@ -98,8 +98,8 @@ impl Member for Threads {
                 self.tell(|progress| progress.publish_from_ns.store(at_ns, Relaxed));
             }
             Order::Churn => self.tell(|progress| progress.churn.store(true, Relaxed)),
-            Order::Drop { permille } => {
-                self.tell(|progress| progress.drop_permille.store(permille, Relaxed));
+            Order::Drop { count } => {
+                self.tell(|progress| progress.drop_count.store(count, Relaxed));
             }
             Order::Quieten => self.tell(|progress| progress.quiet.store(true, Relaxed)),
         }

@@ -11,8 +11,12 @@
 
 use toml::{Table, Value};
 
-/// The command line that `text` stands for: the scenario, then its options.
-pub(crate) fn arguments(text: &str) -> Result<Vec<String>, String> {
+/// Options of which one takes the place of the other.
+const INSTEAD: [(&str, &str); 2] = [("--rate", "--rate-steps"), ("--rate-steps", "--rate")];
+
+/// The command line that `text` stands for: the scenario, then its options, but those that `later` options are to
+/// take the place of.
+pub(crate) fn arguments(text: &str, later: &[String]) -> Result<Vec<String>, String> {
     let table: Table = text.parse().map_err(|error| format!("{error}"))?;
     let scenario = match table.get("scenario") {
         Some(Value::String(scenario)) => scenario.clone(),
@@ -22,6 +26,13 @@ pub(crate) fn arguments(text: &str) -> Result<Vec<String>, String> {
     let mut arguments = vec![scenario];
     for (key, value) in table.iter().filter(|(key, _)| *key != "scenario") {
         let option = format!("--{}", key.replace('_', "-"));
+        let is_overridden = later.iter().any(|argument| {
+            let name = argument.split('=').next().unwrap_or_default();
+            name == option || INSTEAD.contains(&(option.as_str(), name))
+        });
+        if is_overridden {
+            continue;
+        }
         match value {
             Value::Boolean(true) => arguments.push(option),
             Value::Boolean(false) => {}
@@ -55,7 +66,7 @@ mod tests {
     fn keys_are_options() {
         let text = "connections = 7\nscenario = \"fanout\"\nrate_steps = [1, 2.5]\njson = true\n\
                     plain = false\nthreshold = [\"p99<50ms\"]";
-        let mut all = arguments(text).unwrap();
+        let mut all = arguments(text, &[]).unwrap();
         assert_eq!(all.remove(0), "fanout");
         all.sort();
         assert_eq!(
@@ -71,6 +82,20 @@ mod tests {
     }
 
     #[test]
+    fn a_later_option_takes_the_place_of_a_list_and_one_rate_that_of_steps() {
+        let text =
+            "scenario = \"fanout\"\nrate_steps = [1, 2]\nthreshold = [\"p99<50ms\", \"lost==0\"]";
+        let with = |later: &[&str]| {
+            let later: Vec<_> = later.iter().map(|&one| one.to_owned()).collect();
+            arguments(text, &later).unwrap()
+        };
+        assert_eq!(with(&[]).len(), 5);
+        let rate = with(&["--rate", "5", "--threshold=p99<1s"]);
+        assert_eq!(rate, ["fanout"]);
+        assert_eq!(with(&["--rate-steps=7"]).len(), 3);
+    }
+
+    #[test]
     fn a_file_that_is_none_is_refused_with_its_fault() {
         for (text, fault) in [
             ("connections = 7", "`scenario` is missing"),
@@ -78,7 +103,7 @@ mod tests {
             ("scenario = \"idle\"\nx = { a = 1 }", "`x` must be"),
             ("scenario = ", "TOML"),
         ] {
-            let error = arguments(text).unwrap_err();
+            let error = arguments(text, &[]).unwrap_err();
             assert!(error.contains(fault), "{text}: {error}");
         }
     }

@@ -4,7 +4,7 @@ mod file;
 mod values;
 
 pub(crate) use file::arguments as file_arguments;
-pub(crate) use values::{CORES_MAX, Key, command_line, parse_duration};
+pub(crate) use values::{CORES_MAX, Key, command_line, hide_secrets, parse_duration};
 
 use crate::schedule::Rate;
 use crate::source::AddressRange;
@@ -511,6 +511,14 @@ impl Publications {
     /// The key, however it was given.
     pub(crate) fn key(&self) -> Option<&Key> {
         self.key_file.as_ref().or(self.key.as_ref())
+    }
+
+    /// Whether nothing was asked for that only other ways have.
+    pub(crate) fn is_upstream_alone(&self) -> bool {
+        self.publish_by == PublishBy::Upstream
+            && self.publish_to.is_none()
+            && self.api_key.is_none()
+            && self.window.is_none()
     }
 
     /// Where publications go, unless to Ringcast's upstream address.

@@ -24,28 +24,51 @@ impl fmt::Debug for Key {
 
 /// The command line without secrets, for reports.
 pub(crate) fn command_line(arguments: impl Iterator<Item = String>) -> Vec<String> {
-    const SECRETS: [&str; 2] = ["--key", "--api-key"];
-    let mut is_secret = false;
-    let hide = |value: &str| {
-        let id = value.split_once(':').map_or("", |(id, _)| id);
-        format!("{id}:…")
+    let hide = |name: &str, value: &str| match (name, value.split_once(':')) {
+        ("--key", Some((id, _))) => format!("{id}:…"),
+        ("--key" | "--api-key", _) => "…".to_owned(),
+        _ => hide_secrets(value),
     };
+    let mut before = String::new();
     arguments
         .map(|argument| {
-            if std::mem::take(&mut is_secret) {
-                return hide(&argument);
+            let name = std::mem::take(&mut before);
+            if !argument.starts_with("--") {
+                return hide(&name, &argument);
             }
             match argument.split_once('=') {
-                Some((name, value)) if SECRETS.contains(&name) => {
-                    format!("{name}={}", hide(value))
-                }
-                _ => {
-                    is_secret = SECRETS.contains(&argument.as_str());
+                Some((name, value)) => format!("{name}={}", hide(name, value)),
+                None => {
+                    before.clone_from(&argument);
                     argument
                 }
             }
         })
         .collect()
+}
+
+/// A URL or a path without user, password and the values of its query.
+pub(crate) fn hide_secrets(text: &str) -> String {
+    let (place, query) = text.split_once('?').unwrap_or((text, ""));
+    let mut shown = match place.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.find('/').unwrap_or(rest.len());
+            match rest[..host].rfind('@') {
+                Some(at) => format!("{scheme}://…{}", &rest[at..]),
+                None => place.to_owned(),
+            }
+        }
+        None => place.to_owned(),
+    };
+    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+    for (index, parameter) in parameters.enumerate() {
+        shown.push(if index == 0 { '?' } else { '&' });
+        match parameter.split_once('=') {
+            Some((name, _)) => shown.extend([name, "=…"]),
+            None => shown.push('…'),
+        }
+    }
+    shown
 }
 
 /// A number of rooms that payloads can name.
@@ -86,8 +109,8 @@ pub(super) fn parse_share(text: &str) -> Result<f64, String> {
         None => (text, 1.0),
     };
     match number.trim().parse::<f64>() {
-        Ok(number) if (0.0..=1.0).contains(&(number * unit)) => Ok(number * unit),
-        _ => Err("a share, as 5% or 0.05".to_owned()),
+        Ok(number) if number > 0.0 && number * unit <= 1.0 => Ok(number * unit),
+        _ => Err("a share above 0, as 5% or 0.05".to_owned()),
     }
 }
 
@@ -144,7 +167,19 @@ mod tests {
             ["loadgen", "--key", "id:…", "--json"]
         );
         assert_eq!(line(&["--key=id:secret"]), ["--key=id:…"]);
-        assert_eq!(line(&["--api-key", "secret"]), ["--api-key", ":…"]);
+        assert_eq!(line(&["--api-key", "a:secret"]), ["--api-key", "…"]);
+        assert_eq!(line(&["--api-key=secret"]), ["--api-key=…"]);
+        assert_eq!(
+            line(&[
+                "--publish-to",
+                "http://me:secret@h:80/pub/{room}?key=secret&x"
+            ]),
+            ["--publish-to", "http://…@h:80/pub/{room}?key=…&…"]
+        );
+        assert_eq!(
+            line(&["--path=/ws?token=secret", "--threshold", "p99<5ms"]),
+            ["--path=/ws?token=…", "--threshold", "p99<5ms"]
+        );
         let key = parse_key("id:secret").unwrap();
         assert!(!format!("{key:?}").contains("secret"));
     }
@@ -164,7 +199,7 @@ mod tests {
     fn a_share_is_a_part_of_the_whole() {
         assert_eq!(parse_share("5%"), Ok(0.05));
         assert_eq!(parse_share("0.05"), Ok(0.05));
-        for bad in ["", "%", "101%", "-1%", "2"] {
+        for bad in ["", "%", "101%", "-1%", "2", "0%", "0", "nan"] {
             assert!(parse_share(bad).is_err(), "{bad}");
         }
     }

@@ -41,6 +41,8 @@ impl<P> HttpOutlet<P> {
 pub(super) fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
+        // What is measured is the server, however the host reaches others.
+        .proxy(None)
         .http_status_as_error(false)
         .build();
     config.into()
@@ -56,6 +58,10 @@ impl<P: Post> Outlet for HttpOutlet<P> {
                 .push_back(Confirmation { request, result });
         }
         Ok(request)
+    }
+
+    fn waits_for_each(&self) -> bool {
+        true
     }
 
     fn flush(&mut self) -> Result<(), String> {

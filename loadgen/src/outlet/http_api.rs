@@ -2,6 +2,7 @@
 
 use super::http::{HttpOutlet, Post, agent};
 use crate::dialect::ROOM_PREFIX;
+use crate::options::hide_secrets;
 use serde::Deserialize;
 
 /// Where the API is, and its key.
@@ -41,7 +42,8 @@ impl HttpApi {
 
     fn call(&self, agent: &ureq::Agent, method: &str, body: &[u8]) -> Result<Answer, String> {
         let url = format!("{}/{method}", self.url);
-        let text = |error: ureq::Error| format!("{url}: {error}");
+        let shown = hide_secrets(&url);
+        let text = |error: ureq::Error| format!("{shown}: {error}");
         let mut request = agent.post(&url).header("Content-Type", "application/json");
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key);
@@ -50,7 +52,7 @@ impl HttpApi {
         let status = response.status();
         let answer = response.body_mut().read_to_string().map_err(text)?;
         serde_json::from_str(&answer).map_err(|_| {
-            format!("{url} answered with status {status}, not with a result; is --api-key right?")
+            format!("{shown} answered with status {status}, not with a result; is --api-key right?")
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::http::{HttpOutlet, Post, agent};
 use crate::dialect::ROOM_PREFIX;
+use crate::options::hide_secrets;
 
 /// What stands for the name of the room in the URL.
 const PLACE: &str = "{room}";
@@ -32,14 +33,15 @@ impl Post for Nchan {
         payload: &[u8],
     ) -> Result<Result<Option<u64>, String>, String> {
         let url = self.url.replace(PLACE, &format!("{ROOM_PREFIX}{room}"));
-        let text = |error: ureq::Error| format!("{url}: {error}");
+        let shown = hide_secrets(&url);
+        let text = |error: ureq::Error| format!("{shown}: {error}");
         let mut response = agent.post(&url).send(payload).map_err(text)?;
         // Read to its end, so that the connection can be used again.
         response.body_mut().read_to_string().map_err(text)?;
         let status = response.status();
         Ok(match status.is_success() {
             true => Ok(None),
-            false => Err(format!("{url} answered with status {status}")),
+            false => Err(format!("{shown} answered with status {status}")),
         })
     }
 }

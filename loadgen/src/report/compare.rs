@@ -29,8 +29,11 @@ const fn row(
 }
 
 static ROWS: &[Row] = &[
-    row("connections subscribed", "", None, |r| {
+    row("connections subscribed", "", Some(false), |r| {
         Some(r.connect.as_ref()?.subscribed as f64)
+    }),
+    row("connections failed", "", Some(true), |r| {
+        Some(r.connect.as_ref()?.failures.values().sum::<u64>() as f64)
     }),
     row("connects per second", "/s", Some(false), |r| {
         Some(r.connect.as_ref()?.per_second)
@@ -40,6 +43,9 @@ static ROWS: &[Row] = &[
     }),
     row("published", "", None, |r| {
         Some(r.publish.as_ref()?.published as f64)
+    }),
+    row("refused", "", Some(true), |r| {
+        Some(r.publish.as_ref()?.refused as f64)
     }),
     row("published per second", "/s", Some(false), |r| {
         Some(r.publish.as_ref()?.per_second)
@@ -52,6 +58,18 @@ static ROWS: &[Row] = &[
     }),
     row("lost", "", Some(true), |r| {
         Some(r.delivery.as_ref()?.lost as f64)
+    }),
+    row("duplicated", "", Some(true), |r| {
+        Some(r.delivery.as_ref()?.duplicated as f64)
+    }),
+    row("reordered", "", Some(true), |r| {
+        Some(r.delivery.as_ref()?.reordered as f64)
+    }),
+    row("damaged", "", Some(true), |r| {
+        Some(r.delivery.as_ref()?.damaged as f64)
+    }),
+    row("misrouted", "", Some(true), |r| {
+        Some(r.delivery.as_ref()?.misrouted as f64)
     }),
     row("latency p50", "ms", Some(true), |r| {
         r.delivery.as_ref()?.latency.p50_ms
@@ -113,6 +131,10 @@ pub(crate) fn compare(before: &Report, after: &Report) -> String {
             number(new, row.unit)
         );
     }
+    let (old, new) = (before.verdict.exit_code, after.verdict.exit_code);
+    if old != new {
+        let _ = writeln!(text, "not the same verdict: exit code {old} / {new}");
+    }
     for (name, report) in [("before", before), ("after", after)] {
         for doubt in &report.verdict.doubts {
             let _ = writeln!(text, "doubt ({name}): {doubt}");
@@ -163,5 +185,15 @@ mod tests {
         assert!(line("lost").ends_with("WORSE"));
         assert!(compare(&report(10.0, 0), &report(5.0, 0)).contains("0.500  better"));
         assert!(!compare(&report(10.0, 0), &report(10.2, 0)).contains("WORSE"));
+        let mut doubled = report(10.0, 0);
+        doubled.delivery.as_mut().unwrap().duplicated = 1;
+        doubled.verdict.exit_code = 1;
+        let text = compare(&report(10.0, 0), &doubled);
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.ends_with("WORSE"))
+            .collect();
+        assert!(matches!(lines[..], [line] if line.starts_with("duplicated")));
+        assert!(text.contains("exit code 0 / 1"), "{text}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Latency, Report, grouped};
 use crate::course::{Phase, Point};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("report.css");
@@ -193,7 +194,7 @@ fn charts(out: &mut String, report: &Report) {
             line("schedule", "#eb6834", &|p| Some(p.schedule_lag_ms)),
         ],
     );
-    let names: Vec<&String> = course[course.len() - 1].metrics.keys().collect();
+    let names: BTreeSet<&String> = course.iter().flat_map(|p| p.metrics.keys()).collect();
     for name in names {
         let values = line(name, "#2a78d6", &|p| p.metrics.get(name).copied());
         chart(out, name, course, &[values]);
@@ -261,8 +262,12 @@ fn chart(out: &mut String, title: &str, course: &[Point], lines: &[Line<'_>]) {
         let mut is_open = false;
         for (index, value) in line.values.iter().enumerate() {
             if let Some(value) = value {
-                let letter = if is_open { 'L' } else { 'M' };
-                let _ = write!(path, "{letter}{:.1} {:.1}", x(index), y(*value));
+                let (x, y) = (x(index), y(*value));
+                let _ = match is_open {
+                    true => write!(path, "L{x:.1} {y:.1}"),
+                    // A point that stands alone is a dot.
+                    false => write!(path, "M{x:.1} {y:.1}h0"),
+                };
             }
             is_open = value.is_some();
         }
@@ -456,6 +461,23 @@ mod tests {
         }
         assert!(page.contains("&lt;script&gt;") && page.contains("Percentile spectrum"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    }
+
+    #[test]
+    fn a_second_between_two_without_a_value_is_drawn_and_a_metric_needs_no_last_one() {
+        let mut course = vec![Point::default(); 4];
+        course[1].max_ms = Some(7.0);
+        course[1].metrics.insert("once".to_owned(), 3.0);
+        let mut report = Report::empty();
+        report.course = course;
+        let page = page(&report);
+        assert!(page.contains("<h2>once</h2>"), "{page}");
+        let path = |title: &str| {
+            let chart = &page[page.find(title).unwrap()..];
+            let path = &chart[chart.find("<path d=\"M").unwrap() + 9..];
+            path[..path.find('"').unwrap()].to_owned()
+        };
+        assert!(path("<h2>once</h2>").ends_with("h0"));
     }
 
     #[test]

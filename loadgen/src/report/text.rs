@@ -91,7 +91,7 @@ impl fmt::Display for Report {
         if let Some(server) = &self.server {
             write_server(f, server)?;
         }
-        write_loadgen(f, &self.loadgen)?;
+        write_loadgen(f, self)?;
         write_verdict(f, &self.verdict)
     }
 }
@@ -227,7 +227,8 @@ fn write_server(f: &mut fmt::Formatter<'_>, server: &ServerReport) -> fmt::Resul
     }
 }
 
-fn write_loadgen(f: &mut fmt::Formatter<'_>, loadgen: &LoadgenReport) -> fmt::Result {
+fn write_loadgen(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    let loadgen = &report.loadgen;
     let each = loadgen
         .run_cpu_us_each
         .map_or(String::new(), |us| format!(", {us:.2} µs each"));
@@ -251,10 +252,9 @@ fn write_loadgen(f: &mut fmt::Formatter<'_>, loadgen: &LoadgenReport) -> fmt::Re
             worker.starved * 100.0
         )?;
     }
-    let verdict = if loadgen.workers.iter().any(|worker| worker.is_saturated()) {
-        "loadgen was short of CPU, so latencies are partly its own"
-    } else {
-        "loadgen was not the bottleneck"
+    let verdict = match Doubts::of(report).run.is_empty() {
+        true => "loadgen was not the bottleneck",
+        false => "latencies are partly loadgen's own, see the doubts",
     };
     writeln!(f, "  workers    busy + starved:{shares}; {verdict}")?;
     if let Some(bytes) = loadgen.rss_per_connection_bytes {

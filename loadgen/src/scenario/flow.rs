@@ -108,21 +108,23 @@ impl Flow {
         };
         let counts = fleet.counts();
         // One that failed does not publish, and is not waited for.
-        let is_late = clock::now_ns() > chat.last_due_ns && self.changed.elapsed() > self.grace;
+        let overdue_ns = clock::now_ns().saturating_sub(chat.last_due_ns);
+        let is_late = Duration::from_nanos(overdue_ns).min(self.changed.elapsed()) > self.grace;
         if counts.published < chat.publications && counts.there > 0 && !is_late {
             return Ok(false);
         }
         self.publish_ns = clock::now_ns().saturating_sub(self.begin_ns);
         self.totals = Some(Totals::ByConnection(fleet.quieten()?));
+        self.changed = Instant::now();
         Ok(true)
     }
 
     /// Whether it can be told what is still to come: nobody comes or goes any more.
     fn is_settled(&mut self, fleet: &Fleet) -> Result<bool, String> {
-        let counts = fleet.counts();
         let is_back = match self.trouble {
             Trouble::None => return Ok(true),
             Trouble::Storm(_, within) => {
+                let counts = fleet.counts();
                 let is_in_time = clock::now_ns() <= self.steady_ns + within.as_nanos() as u64;
                 if counts.back < counts.dropped && is_in_time {
                     // However long nothing comes: they have the time that they were given.
@@ -134,6 +136,7 @@ impl Flow {
                 if !std::mem::replace(&mut self.is_quiet, true) {
                     fleet.quieten()?;
                 }
+                let counts = fleet.counts();
                 counts.back >= counts.dropped
             }
         };

@@ -15,6 +15,12 @@ use std::sync::mpsc::channel;
 /// Publishes to rooms without subscribers.
 pub(crate) fn publish(options: &Publish) -> Result<Report, String> {
     let publications = &options.publications;
+    if !publications.is_upstream_alone() {
+        return Err(
+            "publish measures the upstream protocol: leave --publish-by, --publish-to, --api-key and --window out"
+                .to_owned(),
+        );
+    }
     let counted = u64::from(publications.messages()) * u64::from(options.rooms);
     if u32::try_from(counted).is_err() {
         return Err("rooms × messages must be below 2^32".to_owned());

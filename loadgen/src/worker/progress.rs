@@ -46,8 +46,8 @@ pub(crate) struct Progress {
     pub(crate) quiet: AtomicBool,
     /// Order: connections live as long as they are told from now on.
     pub(crate) churn: AtomicBool,
-    /// Order: drop this many of a thousand connections, once.
-    pub(crate) drop_permille: AtomicU32,
+    /// Order: drop this many of the run's connections, once.
+    pub(crate) drop_count: AtomicU32,
     /// Order: say what is to come of these to the connections that are there now.
     pub(crate) foretell: OnceLock<Totals>,
     /// Order: end. The worker counts what is lost, given `totals`.
