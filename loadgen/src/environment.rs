@@ -29,8 +29,9 @@ pub(crate) struct Environment {
     pub(crate) settings: Vec<(String, String)>,
 }
 
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "net/core/somaxconn",
+    "net/core/netdev_max_backlog",
     "net/ipv4/ip_local_port_range",
     "net/ipv4/tcp_max_syn_backlog",
     "net/ipv4/tcp_mem",
