@@ -4,7 +4,7 @@
 //! is a whole run of the scenario, in a process of its own, so that no step inherits the sockets or the
 //! memory of the one before.
 
-use crate::options::{Capacity, Vary};
+use crate::options::{Capacity, Vary, file_arguments};
 use crate::report::{Report, grouped, read, write_file};
 use crate::verdict::Threshold;
 use serde::Serialize;
@@ -110,23 +110,29 @@ fn run_step(options: &Capacity, vary: &str, load: u32) -> Result<Step, String> {
         .ok_or("a scenario file or the name of a scenario is missing")?;
     let out = std::env::temp_dir().join(format!("loadgen-capacity-{}.json", std::process::id()));
     let program = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
-    let mut command = Command::new(program);
-    if Path::new(first).is_file() {
-        command.arg("run");
-    }
-    command
-        .arg(first)
-        .args(rest)
-        .arg(format!("--{vary}={load}"))
+    let option = format!("--{vary}={load}");
+    let mut later = rest.to_vec();
+    later.push(option.clone());
+    // What a file asks for besides the objective is asked for too.
+    let scenario = match Path::new(first).is_file() {
+        true => file_arguments(
+            &std::fs::read_to_string(first).map_err(|error| format!("{first}: {error}"))?,
+            &later,
+        )
+        .map_err(|error| format!("{first}: {error}"))?,
+        false => vec![first.clone()],
+    };
+    let status = Command::new(program)
+        .args(scenario)
+        .args(&later)
         .args(options.slo.iter().map(|slo| format!("--threshold={slo}")))
         .arg("--plain")
         .arg(format!("--out={}", out.display()))
-        .stdout(Stdio::null());
-    let status = command
+        .stdout(Stdio::null())
         .status()
         .map_err(|error| format!("a step: {error}"))?;
     if status.code().is_none_or(|code| code == 2) {
-        return Err(format!("the step with {vary} {load} could not take place"));
+        return Err(format!("the step with {option} could not take place"));
     }
     let report = read(&out)?;
     // The file is this process's own, and nothing depends on its removal.

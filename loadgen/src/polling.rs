@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Polling) -> Result<Report, String> {
     let mut plan = Plan::new(schedule, options.rooms, publications.payload);
     plan.window = publications.window;
     let outlet = target::outlet(publications, options.rooms, None)?;
-    plan.fit(&*outlet);
+    plan.check(&*outlet)?;
     let mut pollers = Vec::new();
     for index in 0..options.pollers.min(options.clients) {
         pollers.push(Poller::new(index, options, plan.run)?);

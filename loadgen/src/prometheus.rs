@@ -93,7 +93,7 @@ fn sums(text: &str) -> BTreeMap<String, f64> {
     for line in text.lines() {
         if let Some(comment) = line.strip_prefix('#') {
             let mut words = comment.split_ascii_whitespace();
-            if let (Some("TYPE"), Some(name), Some("histogram" | "summary")) =
+            if let (Some("TYPE"), Some(name), Some("histogram" | "gaugehistogram" | "summary")) =
                 (words.next(), words.next(), words.next())
             {
                 spread.insert(name);
@@ -103,13 +103,19 @@ fn sums(text: &str) -> BTreeMap<String, f64> {
         let name_end = line.find(['{', ' ']).unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
         // Label values may hold anything but an unescaped quote; the last brace ends the labels.
-        let rest = rest.rfind('}').map_or(rest, |end| &rest[end + 1..]);
+        let (labels, rest) = rest
+            .rfind('}')
+            .map_or(("", rest), |end| rest.split_at(end + 1));
         let value = rest.split_ascii_whitespace().next();
         let base = ["_bucket", "_sum", ""].iter().find_map(|end| {
             let base = name.strip_suffix(end)?;
             spread.contains(base).then_some(base)
         });
-        let is_part = base.is_some();
+        let has_bounds = ["le=\"", "vmrange=\""]
+            .iter()
+            .any(|label| labels.contains(label));
+        // Servers may leave the types out.
+        let is_part = base.is_some() || name.ends_with("_bucket") && has_bounds;
         let Some(Ok(value)) = value.map(str::parse::<f64>) else {
             continue;
         };
@@ -128,7 +134,7 @@ mod tests {
     fn families_are_summed_over_their_labels() {
         let text = "# HELP a b\n# TYPE a counter\na{x=\"1} 5\"} 2\na{x=\"2\"} 3.5 1700000000\nb 7\n\
                     # TYPE c histogram\nc_bucket{le=\"1\"} 4\nc_sum 9\nc_count 4\nd NaN\n\nbroken\n\
-                    # TYPE e summary\ne{quantile=\"0.5\"} 3\ne_sum 8\ne_count 6\nwait_sum 2";
+                    # TYPE e summary\ne{quantile=\"0.5\"} 3\ne_sum 8\ne_count 6\nwait_sum 2\nf_bucket{le=\"1\"} 4";
         let sums = sums(text);
         let all: Vec<_> = sums
             .iter()

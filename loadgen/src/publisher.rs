@@ -70,6 +70,8 @@ pub(crate) struct Outcome {
     pub(crate) elapsed_ns: u64,
     /// How much later than due each was handed over, nanoseconds.
     pub(crate) late: Histogram<u64>,
+    /// Whether each waited for the answer to the one before.
+    pub(crate) is_one_at_a_time: bool,
     /// Why it ended early, or the text of a refusal.
     pub(crate) error: Option<String>,
 }
@@ -85,6 +87,7 @@ impl Outcome {
             rooms_shared: 0,
             elapsed_ns: 0,
             late: histogram(3),
+            is_one_at_a_time: false,
             error: None,
         }
     }
@@ -110,10 +113,13 @@ impl Plan {
         }
     }
 
-    /// Takes on what the outlet does in any case.
-    pub(crate) fn fit(&mut self, outlet: &dyn Outlet) {
-        if outlet.waits_for_each() {
-            self.window = Some(1);
+    /// Whether the outlet can carry it out.
+    pub(crate) fn check(&self, outlet: &dyn Outlet) -> Result<(), String> {
+        match self.window {
+            Some(window) if window > 1 && outlet.waits_for_each() => Err(format!(
+                "--window {window}: this way to publish waits for the answer to each"
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -156,6 +162,7 @@ fn run(plan: &Plan, outlet: Box<dyn Outlet>, progress: &Progress) -> Outcome {
         closing_request: None,
         settled: vec![false; plan.rooms as usize],
     };
+    publisher.outcome.is_one_at_a_time = publisher.outlet.waits_for_each();
     // A schedule that is behind from its beginning is so for all: others count from its start too.
     let start_ns = match plan.start_ns {
         0 => clock::now_ns(),

@@ -210,13 +210,10 @@ impl Conduct<'_> {
                 publications.payload,
             );
             made.window = publications.window;
-            plan = Some(made);
             // A server that is not there is to be known before the connections come up.
-            drop(target::outlet(
-                publications,
-                clients.rooms(),
-                Some(clients),
-            )?);
+            let outlet = target::outlet(publications, clients.rooms(), Some(clients))?;
+            made.check(&*outlet)?;
+            plan = Some(made);
         }
         let work = Work {
             run: plan
@@ -346,7 +343,6 @@ impl Stage {
         let mut publishing = match (outlet, plan) {
             (Some(outlet), Some(mut plan)) => {
                 plan.start_ns = first_ns;
-                plan.fit(&*outlet);
                 Some((plan.clone(), publisher::start(plan, outlet, &progress)?))
             }
             _ => None,

@@ -349,9 +349,9 @@ impl Verdict {
         // Whatever is asked of it.
         let shows_nothing = match (&report.recovery, &report.back) {
             (Some(recovery), _) => recovery.doubt(),
-            (None, Some(back)) if back.dropped == 0 => Some(
-                "no connection dropped: a longer --duration or a shorter --life does it".to_owned(),
-            ),
+            (None, Some(back)) if back.dropped == 0 => {
+                Some("no connection dropped, so that nothing is shown of coming back".to_owned())
+            }
             (None, _) => None,
         };
         let (mut is_missed, mut is_unproved) = (false, shows_nothing.is_some());

@@ -12,7 +12,16 @@
 use toml::{Table, Value};
 
 /// Options of which one takes the place of the other.
-const INSTEAD: [(&str, &str); 2] = [("--rate", "--rate-steps"), ("--rate-steps", "--rate")];
+const INSTEAD: [(&str, &str); 8] = [
+    ("--rate", "--rate-steps"),
+    ("--rate-steps", "--rate"),
+    ("--key", "--key-file"),
+    ("--key-file", "--key"),
+    ("--processes", "--workers"),
+    ("--workers", "--processes"),
+    ("--cores", "--workers"),
+    ("--source", "--workers"),
+];
 
 /// The command line that `text` stands for: the scenario, then its options, but those that `later` options are to
 /// take the place of.

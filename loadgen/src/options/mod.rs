@@ -15,7 +15,8 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 use values::{
-    parse_core, parse_key, parse_payload_bytes, parse_rate, parse_share, read_key, rooms,
+    parse_core, parse_key, parse_payload_bytes, parse_rate, parse_share, parse_some_share,
+    read_key, rooms,
 };
 
 /// Connections of a run at most.
@@ -25,7 +26,8 @@ pub(crate) const CONNECTIONS_MAX: u32 = 4_000_000;
 ///
 /// Exit code 0: nothing was lost, duplicated, reordered, damaged or refused, and every threshold was met.
 /// 1: something was. 2: the run could not take place. 3: a threshold was missed. 4: the run proves
-/// nothing, because loadgen itself was short of CPU or had too few samples for a threshold.
+/// nothing, because loadgen itself was short of CPU, had too few samples for a threshold, or nobody dropped
+/// where that is what it is about.
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, args_override_self = true)]
 pub(crate) struct Options {
@@ -225,7 +227,7 @@ pub(crate) struct Storm {
     #[command(flatten)]
     pub(crate) fanout: Fanout,
     /// Share of the connections that drop
-    #[arg(long, default_value = "100%", value_name = "SHARE", value_parser = parse_share)]
+    #[arg(long, default_value = "100%", value_name = "SHARE", value_parser = parse_some_share)]
     pub(crate) share: f64,
     /// How long all may take to be back
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_duration)]
@@ -531,7 +533,7 @@ impl Publications {
     pub(crate) fn publish_addr(&self) -> Result<SocketAddr, String> {
         let to = self.publish_to()?;
         to.parse()
-            .map_err(|_| format!("--publish-to {to}: not an address, as 127.0.0.1:4222"))
+            .map_err(|_| "--publish-to: not an address, as 127.0.0.1:4222".to_owned())
     }
 
     /// Publications to each room, where no time bounds them.

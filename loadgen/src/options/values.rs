@@ -64,6 +64,8 @@ pub(crate) fn hide_secrets(text: &str) -> String {
     for (index, parameter) in parameters.enumerate() {
         shown.push(if index == 0 { '?' } else { '&' });
         match parameter.split_once('=') {
+            // The place of the room.
+            Some((_, "{room}")) => shown.push_str(parameter),
             Some((name, _)) => shown.extend([name, "=…"]),
             None => shown.push('…'),
         }
@@ -109,8 +111,16 @@ pub(super) fn parse_share(text: &str) -> Result<f64, String> {
         None => (text, 1.0),
     };
     match number.trim().parse::<f64>() {
-        Ok(number) if number > 0.0 && number * unit <= 1.0 => Ok(number * unit),
-        _ => Err("a share above 0, as 5% or 0.05".to_owned()),
+        Ok(number) if (0.0..=1.0).contains(&(number * unit)) => Ok(number * unit),
+        _ => Err("a share, as 5% or 0.05".to_owned()),
+    }
+}
+
+/// The same, and not nothing.
+pub(super) fn parse_some_share(text: &str) -> Result<f64, String> {
+    match parse_share(text)? {
+        0.0 => Err("a share above 0".to_owned()),
+        share => Ok(share),
     }
 }
 
@@ -172,9 +182,9 @@ mod tests {
         assert_eq!(
             line(&[
                 "--publish-to",
-                "http://me:secret@h:80/pub/{room}?key=secret&x"
+                "http://me:secret@h:80/pub?key=secret&x&id={room}"
             ]),
-            ["--publish-to", "http://…@h:80/pub/{room}?key=…&…"]
+            ["--publish-to", "http://…@h:80/pub?key=…&…&id={room}"]
         );
         assert_eq!(
             line(&["--path=/ws?token=secret", "--threshold", "p99<5ms"]),
@@ -199,8 +209,9 @@ mod tests {
     fn a_share_is_a_part_of_the_whole() {
         assert_eq!(parse_share("5%"), Ok(0.05));
         assert_eq!(parse_share("0.05"), Ok(0.05));
-        for bad in ["", "%", "101%", "-1%", "2", "0%", "0", "nan"] {
+        for bad in ["", "%", "101%", "-1%", "2", "nan"] {
             assert!(parse_share(bad).is_err(), "{bad}");
         }
+        assert!(parse_share("0%").is_ok() && parse_some_share("0%").is_err());
     }
 }

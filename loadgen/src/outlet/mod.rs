@@ -25,8 +25,7 @@ pub(crate) trait Outlet: Send {
     /// answered with a [`Confirmation`]. The result counts requests from any number without gaps.
     fn send(&mut self, room: u32, payload: &[u8], confirm: Confirm) -> Result<u64, String>;
 
-    /// Whether [`Outlet::send`] waits for the answer: as with a window of 1, the server then decides when the next
-    /// one is sent.
+    /// Whether [`Outlet::send`] waits for the answer: the server then decides when the next one is sent.
     fn waits_for_each(&self) -> bool {
         false
     }

@@ -15,9 +15,11 @@ pub(crate) struct Nchan {
 impl Nchan {
     /// With the URL of the publisher's location, in which `{room}` stands for the name of the room.
     pub(crate) fn connect(url: &str) -> Result<HttpOutlet<Self>, String> {
-        if !url.contains(PLACE) {
+        let is_url = url.starts_with("http://") || url.starts_with("https://");
+        if !is_url || !url.contains(PLACE) {
             return Err(format!(
-                "--publish-to {url}: {PLACE} is missing, as in http://127.0.0.1/pub/{PLACE}"
+                "--publish-to {}: a URL with {PLACE}, as http://127.0.0.1/pub/{PLACE}",
+                hide_secrets(url)
             ));
         }
         let url = url.to_owned();

@@ -95,9 +95,16 @@ fn schedule_doubt(report: &Report) -> Option<String> {
         return None;
     }
     let (name, late_ms) = tail(&publish.late)?;
+    let why = match publish.is_one_at_a_time {
+        true => {
+            "; this way to publish waits for the answer to each, so that the server or one connection \
+                  may be too slow for the rate: --window 1 says that it is meant to be the server's"
+        }
+        false => "",
+    };
     (late_ms > LAG_MS_MAX).then(|| {
         format!(
-            "the schedule was not kept: publications were sent {late_ms:.1} ms late at the {name}"
+            "the schedule was not kept: publications were sent {late_ms:.1} ms late at the {name}{why}"
         )
     })
 }

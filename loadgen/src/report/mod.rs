@@ -158,6 +158,8 @@ pub(crate) struct PublishReport {
     pub(crate) per_second: f64,
     /// How far behind its schedule each was handed over.
     pub(crate) late: Latency,
+    /// Whether each waited for the answer to the one before, because that is the way it was published.
+    pub(crate) is_one_at_a_time: bool,
     /// Publications without their confirmation at a time; `None`: no bound.
     pub(crate) window: Option<u32>,
     /// Why it ended early, or the first refusal.
@@ -448,6 +450,7 @@ impl PublishReport {
             seconds,
             per_second: per_second(outcome.published, seconds),
             late: Latency::new(&outcome.late),
+            is_one_at_a_time: outcome.is_one_at_a_time,
             window: plan.window,
             error: outcome.error.clone(),
             ..Self::default()
