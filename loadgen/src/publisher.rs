@@ -22,6 +22,9 @@ const CHECK_EVERY: u64 = 256;
 /// The same while none is due: a server that pings is not kept waiting for longer.
 const CHECK_EVERY_NS: u64 = 1_000_000_000;
 
+/// Nice value of the publisher's thread: the scheduler then takes it soon, and still shares the core.
+const PRIORITY: i32 = -10;
+
 /// What to publish.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -141,7 +144,11 @@ pub(crate) fn start(
     let theirs = Arc::clone(progress);
     std::thread::Builder::new()
         .name("publisher".to_owned())
-        .spawn(move || run(&plan, outlet, &theirs))
+        .spawn(move || {
+            // Where it is allowed: among dozens of workers on few cores it would be late for its own schedule.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), PRIORITY);
+            run(&plan, outlet, &theirs)
+        })
         .map_err(|error| format!("thread: {error}"))
 }
 
