@@ -15,6 +15,9 @@ use std::sync::mpsc::Receiver;
 /// Points at most: a run that takes longer keeps its first 24 hours.
 const POINTS_MAX: usize = 86_400;
 
+/// The first point is of this at least, nanoseconds: reading the CPU of all threads takes some of it.
+const POINT_NS_MIN: u64 = 250_000_000;
+
 /// Parts of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -189,7 +192,8 @@ impl Recorder {
     /// To be called often: adds a point when a second has passed. Whether it did.
     pub(crate) fn tick(&mut self, now: impl FnOnce() -> Now) -> bool {
         let now_ns = clock::now_ns();
-        if now_ns / 1_000_000_000 == self.last.at_ns / 1_000_000_000 {
+        let is_same_second = now_ns / 1_000_000_000 == self.last.at_ns / 1_000_000_000;
+        if is_same_second || now_ns - self.last.at_ns < POINT_NS_MIN {
             return false;
         }
         let now = now();

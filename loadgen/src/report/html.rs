@@ -321,9 +321,10 @@ fn percentiles(out: &mut String, report: &Report) {
             let beyond = 10f64.powi(-nine);
             let _ = write!(
                 out,
-                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{} %</text>",
+                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{:.*} %</text>",
                 x(beyond).clamp(LEFT + 16.0, WIDTH - 32.0),
                 HEIGHT - 6.0,
+                (nine - 2).max(0) as usize,
                 100.0 * (1.0 - beyond)
             );
         }
