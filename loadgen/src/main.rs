@@ -31,6 +31,7 @@ mod source;
 mod tally;
 mod target;
 mod upgrade;
+mod url;
 mod verdict;
 mod view;
 mod watch;

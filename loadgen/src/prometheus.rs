@@ -2,7 +2,7 @@
 //! each family summed over its labels. Histograms and summaries are left out, but for their counts.
 
 use crate::course::Point;
-use crate::options::hide_secrets;
+use crate::url::hide_secrets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

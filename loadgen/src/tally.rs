@@ -43,7 +43,7 @@ pub(crate) enum Failure {
     TooLong,
     /// The message is none that the client protocol allows here.
     Message,
-    /// The server reported an error of its own, and why it ends the connection.
+    /// The server reported an error, which ends the connection.
     Reported,
     /// The server closed with this code before the end; 0 when the close frame had none.
     Closed(u16),

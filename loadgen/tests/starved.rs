@@ -38,7 +38,7 @@ fn a_generator_that_has_no_core_is_refused_but_its_counts_stand() {
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
         (output.status.code(), report)
     };
-    // Four threads of the usual weight leave it 2.6 % of the core, half of what it needs to keep up.
+    // Four threads of the usual weight leave it 2.6 % of the core, less than it needs to keep up.
     let (code, report) = run("10");
     is_over.store(true, Relaxed);
     for spinner in spinners {

@@ -4,7 +4,7 @@ mod file;
 mod values;
 
 pub(crate) use file::arguments as file_arguments;
-pub(crate) use values::{CORES_MAX, Key, command_line, hide_secrets, parse_duration};
+pub(crate) use values::{CORES_MAX, Key, command_line, parse_duration};
 
 use crate::schedule::Rate;
 use crate::source::AddressRange;

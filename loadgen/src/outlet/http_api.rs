@@ -2,7 +2,7 @@
 
 use super::http::{HttpOutlet, Post, agent};
 use crate::dialect::ROOM_PREFIX;
-use crate::options::hide_secrets;
+use crate::url::hide_secrets;
 use serde::Deserialize;
 
 /// Where the API is, and its key.

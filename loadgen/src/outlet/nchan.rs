@@ -2,7 +2,7 @@
 
 use super::http::{HttpOutlet, Post, agent};
 use crate::dialect::ROOM_PREFIX;
-use crate::options::hide_secrets;
+use crate::url::hide_secrets;
 
 /// What stands for the name of the room in the URL.
 const PLACE: &str = "{room}";

@@ -61,9 +61,7 @@ impl RecoveryReport {
             back: Latency::new(&tally.back),
         }
     }
-}
 
-impl RecoveryReport {
     /// Why the run shows nothing, if that is so: everybody is to be dropped, in every way, and to miss
     /// something.
     pub(crate) fn doubt(&self) -> Option<String> {
